@@ -1,0 +1,188 @@
+//! THE table of error codes: name, type, status. What clients can get, in one place.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $kind:literal, $status:literal;)*) => {
+        /// An error code of the wire. Codes are never renamed or reused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The `code` on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The `type` on the wire.
+            #[must_use]
+            pub const fn kind(self) -> &'static str {
+                match self { $(Self::$variant => $kind,)* }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON, or not of the form that this call takes.
+    InvalidJson, "invalid_json", "invalid_request_error", 400;
+    /// A query parameter or header has a value that this call does not take.
+    InvalidParameter, "invalid_parameter", "invalid_request_error", 400;
+    /// A session key, or another id in a path or body, is malformed.
+    InvalidId, "invalid_id", "invalid_request_error", 400;
+    /// `limit` is not a whole number from 1 to the maximum.
+    InvalidLimit, "invalid_limit", "invalid_request_error", 400;
+    /// `after`, `before`, `around` or `Last-Event-ID` is no cursor.
+    InvalidCursor, "invalid_cursor", "invalid_request_error", 400;
+    /// Neither text nor attachment.
+    MissingText, "missing_text", "invalid_request_error", 400;
+    /// An attachment's content is not base64, or its name is empty or too long.
+    InvalidAttachment, "invalid_attachment", "invalid_request_error", 400;
+    /// A title has more than 200 characters.
+    TitleTooLong, "title_too_long", "invalid_request_error", 400;
+    /// Metadata has more than 16 KiB as JSON.
+    MetadataTooLarge, "metadata_too_large", "invalid_request_error", 400;
+    /// An `Idempotency-Key` has more than 256 characters, or none.
+    IdempotencyKeyTooLong, "idempotency_key_too_long", "invalid_request_error", 400;
+    /// An answer does not fit its choice.
+    InvalidChoicePayload, "invalid_choice_payload", "invalid_request_error", 400;
+    /// No such permission mode, or one that the configuration does not allow.
+    InvalidPermissionMode, "invalid_permission_mode", "invalid_request_error", 400;
+    /// No agent of that name is configured.
+    UnknownAgent, "unknown_agent", "invalid_request_error", 400;
+    /// The primary session cannot be deleted.
+    PrimarySession, "primary_session", "invalid_request_error", 400;
+    /// Credentials are needed and none came.
+    MissingCredentials, "missing_credentials", "authentication_error", 401;
+    /// The credentials are wrong, expired or revoked.
+    InvalidCredentials, "invalid_credentials", "authentication_error", 401;
+    /// Visible, but somebody else's.
+    NotSessionOwner, "not_session_owner", "permission_error", 403;
+    /// The credentials lack a scope.
+    MissingScope, "missing_scope", "permission_error", 403;
+    /// The `Origin` is neither the server's own nor a configured one.
+    OriginNotAllowed, "origin_not_allowed", "permission_error", 403;
+    /// The `Host` is neither a loopback name nor a configured one.
+    HostNotAllowed, "host_not_allowed", "permission_error", 403;
+    /// No such session, or not visible to the caller.
+    SessionNotFound, "session_not_found", "not_found_error", 404;
+    /// No such turn in this session.
+    TurnNotFound, "turn_not_found", "not_found_error", 404;
+    /// No such message in this session.
+    MessageNotFound, "message_not_found", "not_found_error", 404;
+    /// No such choice in this session.
+    ChoiceNotFound, "choice_not_found", "not_found_error", 404;
+    /// No such path.
+    RouteNotFound, "route_not_found", "not_found_error", 404;
+    /// The agent does not offer that model or mode.
+    ModelNotFound, "model_not_found", "not_found_error", 404;
+    /// The path exists, not with this method.
+    MethodNotAllowed, "method_not_allowed", "invalid_request_error", 405;
+    /// A turn runs or waits.
+    SessionBusy, "session_busy", "conflict_error", 409;
+    /// The session is archived.
+    SessionArchived, "session_archived", "conflict_error", 409;
+    /// The key has a session already.
+    SessionExists, "session_exists", "conflict_error", 409;
+    /// The same `Idempotency-Key` came with another request.
+    IdempotencyKeyReused, "idempotency_key_reused", "conflict_error", 409;
+    /// The turn is over.
+    TurnNotCancellable, "turn_not_cancellable", "conflict_error", 409;
+    /// The turn does not wait any more.
+    TurnNotQueued, "turn_not_queued", "conflict_error", 409;
+    /// Only a failed, cancelled or interrupted turn can be tried again.
+    TurnNotRetryable, "turn_not_retryable", "conflict_error", 409;
+    /// The choice is settled.
+    ChoiceAlreadyResolved, "choice_already_resolved", "conflict_error", 409;
+    /// The body is larger than the limit.
+    BodyTooLarge, "body_too_large", "invalid_request_error", 413;
+    /// The text has more than 1 048 576 characters.
+    ContentTooLarge, "content_too_large", "invalid_request_error", 413;
+    /// A body must be `application/json`.
+    UnsupportedMediaType, "unsupported_media_type", "invalid_request_error", 415;
+    /// The queue of the session is full.
+    QueueFull, "queue_full", "rate_limit_error", 429;
+    /// Too many sessions are live.
+    TooManySessions, "too_many_sessions", "rate_limit_error", 429;
+    /// A fault of ours; the log has it under the request id.
+    Internal, "internal", "internal_error", 500;
+    /// The agent failed.
+    AgentError, "agent_error", "agent_error", 502;
+    /// The agent cannot be started: the message says what to do.
+    AgentUnavailable, "agent_unavailable", "agent_error", 503;
+    /// The database cannot be written or read now.
+    StoreUnavailable, "store_unavailable", "overloaded_error", 503;
+    /// The server is stopping.
+    ShuttingDown, "shutting_down", "overloaded_error", 503;
+    /// The server did not answer in time inside; nothing is known to have been done.
+    Overloaded, "overloaded", "overloaded_error", 503;
+    /// The agent did not answer in time.
+    AgentTimeout, "agent_timeout", "agent_error", 504;
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiError {
+    /// The code.
+    pub code: Code,
+    /// What happened and what to do, for a person. Never the inner text of a 500.
+    pub message: String,
+    /// More fields for the error object, such as `limit` or `depth`.
+    pub details: Map<String, Value>,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+}
+
+impl ApiError {
+    /// An error with a message for a person.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let retry_after = match code {
+            Code::QueueFull | Code::TooManySessions | Code::StoreUnavailable | Code::Overloaded => Some(1),
+            Code::ShuttingDown => Some(5),
+            _ => None,
+        };
+        Self { code, message: message.into(), details: Map::new(), retry_after }
+    }
+
+    /// Adds a field to the error object.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        self.details.insert(name.to_owned(), serde_json::to_value(value).unwrap_or(Value::Null));
+        self
+    }
+
+    /// The error object of the envelope.
+    #[must_use]
+    pub fn to_json(&self, request_id: &str) -> Value {
+        let mut error = Map::new();
+        error.insert("type".into(), self.code.kind().into());
+        error.insert("code".into(), self.code.as_str().into());
+        error.insert("message".into(), self.message.clone().into());
+        error.insert("request_id".into(), request_id.into());
+        error.extend(self.details.clone());
+        Value::Object(error)
+    }
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+

@@ -1,0 +1,10 @@
+//! Greenroom: a gateway that hosts many long-lived sessions with AI agents.
+
+pub mod agents;
+pub mod config;
+pub mod error;
+pub mod ids;
+pub mod protocol;
+pub mod timestamp;
+pub mod gateway;
+pub mod store;

@@ -1,0 +1,236 @@
+//! What the store takes and gives: plain data in the words of the protocol.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    ids::{ChoiceId, SessionId, SessionKey, TurnId},
+    protocol::{Attachment, Choice, Message, Snapshot, Turn, frame::Batch},
+    timestamp::Timestamp,
+};
+
+/// A session as stored: its snapshot (the fields `live`, `subscribers` and `current_turn` are not stored and read
+/// as false, 0 and null) and what is not part of a snapshot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRecord {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// `goal`, `done`, `open`, `clarifications`.
+    pub brief: Map<String, Value>,
+    /// `{"rating", "comment"}`, or null.
+    pub feedback: Value,
+}
+
+/// A turn as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TurnRecord {
+    /// What clients see of it. `position` is not stored; it reads as null.
+    pub turn: Turn,
+    /// The conversation it belongs to.
+    pub conversation: SessionId,
+    /// Its rank in the queue: lower runs first. Unique among the queued turns of a key.
+    pub rank: i64,
+    /// The mode asked for.
+    pub mode: Option<String>,
+    /// The permission mode asked for.
+    pub permission_mode: Option<String>,
+    /// The files, whole.
+    pub attachments: Arc<Vec<Attachment>>,
+    /// The event that accepted it; 0 before it has one. Its other events come after.
+    pub first_seq: u64,
+    /// The running turn that this text was offered to, while it is neither taken nor a turn of its own. Such a
+    /// record is not shown to clients.
+    pub steers: Option<TurnId>,
+}
+
+/// Columns of a turn that change while it goes its way.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TurnWrite {
+    /// A new turn, whole.
+    Insert(Box<TurnRecord>),
+    /// Everything of it that can change: state, text, rank, agent, model, times, error, reason, summary, usage,
+    /// `first_seq`, `steers`.
+    Update(Box<TurnRecord>),
+    /// The record of a steered text that the agent has taken.
+    Remove(TurnId),
+}
+
+/// A change of a choice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChoiceWrite {
+    /// A new, pending choice, with the agent's own id of the question.
+    Insert {
+        /// The choice.
+        choice: Box<Choice>,
+        /// The agent's own id of the question.
+        ask_id: String,
+    },
+    /// It is settled.
+    Resolve {
+        /// Which.
+        id: ChoiceId,
+        /// The `outcome` of its event.
+        outcome: Value,
+        /// The `source` of its event, by its wire name.
+        source: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// An answer to be given again to the same question in the same session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// The agent that asked.
+    pub agent: String,
+    /// The tool that it asked for.
+    pub tool: String,
+    /// The exact input that it covers; none covers the tool whenever it comes without a summary.
+    pub input_summary: Option<String>,
+    /// True to allow, false to reject.
+    pub allow: bool,
+}
+
+/// A call that must not happen twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Caller, route and session.
+    pub scope: String,
+    /// The client's key.
+    pub key: String,
+    /// SHA-256 of the whole request, as hex.
+    pub request_hash: String,
+    /// What the call made, as JSON: enough to give the first answer again.
+    pub outcome: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// What happens to the session row with an append.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum SessionWrite {
+    /// Nothing: only the log grows.
+    #[default]
+    Keep,
+    /// The first session of a key, or the next after a delete.
+    Create(Box<SessionRecord>),
+    /// The row gets these values.
+    Update(Box<SessionRecord>),
+    /// A new conversation: `previous` stays readable by its id, `next` becomes the session of the key. Rules and
+    /// native agent sessions of the previous conversation are dropped.
+    Replace {
+        /// The last values of the old conversation.
+        previous: Box<SessionRecord>,
+        /// The new one.
+        next: Box<SessionRecord>,
+    },
+    /// All conversations, turns, messages, choices, rules, native ids and idempotency records of the key go, and
+    /// all its events but those of this append. The key's numbering stays.
+    Delete,
+}
+
+/// One commit of a session.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Whose log.
+    pub key: SessionKey,
+    /// The caller's claim on it; 0 when the key was never claimed, together with [`SessionWrite::Create`].
+    pub epoch: i64,
+    /// The newest event before this append.
+    pub expected_seq: u64,
+    /// The new events, numbered from `expected_seq + 1` without gaps. May be empty.
+    pub events: Arc<Batch>,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The session row.
+    pub session: SessionWrite,
+    /// Turns.
+    pub turns: Vec<TurnWrite>,
+    /// Whole messages, in order.
+    pub messages: Vec<(SessionId, Message)>,
+    /// Choices.
+    pub choices: Vec<ChoiceWrite>,
+    /// New rules for the present conversation.
+    pub rules: Vec<Rule>,
+    /// Native agent session ids of the present conversation: agent → id, or none to forget it.
+    pub native_ids: Vec<(SessionId, String, Option<String>)>,
+    /// Calls that must not happen twice.
+    pub idempotency: Vec<IdempotencyRecord>,
+}
+
+/// A claim on a key: the caller owns it until somebody else claims it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed {
+    /// The new epoch.
+    pub epoch: i64,
+    /// The newest event.
+    pub last_seq: u64,
+    /// The oldest event that is kept; `last_seq + 1` when none is.
+    pub oldest_seq: u64,
+    /// The session, unless the key has none now (it was deleted).
+    pub session: Option<ClaimedSession>,
+}
+
+/// What an actor needs to take a session up again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimedSession {
+    /// The row.
+    pub record: SessionRecord,
+    /// Turns without a terminal state: the one that ran, those that wait (by rank), texts offered to a running turn.
+    pub unfinished: Vec<TurnRecord>,
+    /// Pending choices with the agent's own ids of the questions, oldest first.
+    pub choices: Vec<(Choice, String)>,
+    /// Rules.
+    pub rules: Vec<Rule>,
+    /// Native agent session ids by agent.
+    pub native_ids: BTreeMap<String, String>,
+}
+
+/// Which way through a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most this many.
+    pub limit: u32,
+    /// Those that come after this id in the order of the list.
+    pub after: Option<String>,
+    /// Those that come right before this id in the order of the list.
+    pub before: Option<String>,
+    /// Oldest first instead of newest first.
+    pub ascending: bool,
+}
+
+/// A page of a list, in its order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Paged<T> {
+    /// The entries.
+    pub data: Vec<T>,
+    /// True when there are more in the direction of the cursor.
+    pub has_more: bool,
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionFilter {
+    /// Archived ones only (true), or the others only (false).
+    pub archived: bool,
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// With a turn that runs or waits (true), or without (false).
+    pub busy: Option<bool>,
+    /// Of this owner.
+    pub owner: Option<String>,
+    /// Whose title or key contains this text, whatever its case (ASCII).
+    pub text: Option<String>,
+}
+
+/// Events of one key as they were written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct EventPage {
+    /// The events' JSON, in order of `seq`.
+    pub events: Vec<String>,
+    /// The oldest event that is kept; `last_seq + 1` when none is.
+    pub oldest_seq: u64,
+    /// The newest event.
+    pub last_seq: u64,
+}
