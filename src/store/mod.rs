@@ -10,23 +10,9 @@
 //! - What was acknowledged is on disk (`durability = "full"`) or at least out of this process (`"normal"`).
 //! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
 
-mod connection;
-mod migrate;
-mod reader;
 mod records;
-mod rows;
-mod schema;
-mod writer;
 
 pub use records::*;
-
-use std::{sync::Arc, time::Duration};
-
-use crate::{
-    config::StoreConfig,
-    ids::{ChoiceId, MessageId, SessionId, SessionKey, TurnId},
-    protocol::{Choice, Message},
-};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,10 +41,7 @@ pub enum AppendError {
 
 /// A handle on the store; cheap to clone.
 #[derive(Clone)]
-pub struct Store {
-    writer: Arc<writer::Writer>,
-    reader: Arc<reader::Reader>,
-}
+pub struct Store;
 
 // The verbs below are the whole interface: sessions write through `claim` and `append`, everybody reads.
 //
