@@ -3,8 +3,8 @@
 pub mod agents;
 pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod ids;
 pub mod protocol;
-pub mod timestamp;
-pub mod gateway;
 pub mod store;
+pub mod timestamp;

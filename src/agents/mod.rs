@@ -30,15 +30,6 @@ use crate::{
     },
 };
 
-
-
-
-
-
-
-
-
-
 /// Events that may wait between an adapter and its session.
 pub const EVENT_CHANNEL: usize = 256;
 /// Commands that may wait between a session and an adapter.

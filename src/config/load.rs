@@ -48,14 +48,15 @@ pub fn load(
         }
         let short = SHORT.iter().find(|(short, _)| *short == name).map(|(_, path)| (*path).to_owned());
         let nested = || name.trim_start_matches("GREENROOM_").to_ascii_lowercase().replace("__", ".");
-        set(&mut table, &short.unwrap_or_else(nested), &value).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+        set(&mut table, &short.unwrap_or_else(nested), &value)
+            .map_err(|error| ConfigError(format!("{name}: {error}")))?;
     }
     for (path, value) in &overrides.values {
         set(&mut table, path, value).map_err(|error| ConfigError(format!("--{path}: {error}")))?;
     }
-    let config: Config = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        ConfigError(format!("configuration: {}", one_line(&error.to_string())))
-    })?;
+    let config: Config = Value::Table(table)
+        .try_into()
+        .map_err(|error: toml::de::Error| ConfigError(format!("configuration: {}", one_line(&error.to_string()))))?;
     validate(&config)?;
     Ok(config)
 }
@@ -147,7 +148,8 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
 impl super::AgentConfig {
     fn validate(&self, name: &str) -> Result<(), String> {
         use super::AgentKind;
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        {
             return Err("the name of an agent has 1 to 64 characters out of A-Z a-z 0-9 . _ -".into());
         }
         match self.kind {
@@ -172,7 +174,8 @@ mod tests {
     fn with(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), toml).unwrap();
-        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
+        let own =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
         load(&Overrides { file: Some(file.path().into()), values: own(flags) }, own(environment))
     }
 

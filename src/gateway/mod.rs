@@ -188,47 +188,196 @@ macro_rules! later {
 
 #[allow(missing_docs, unused_variables, clippy::unused_async)]
 impl Gateway {
-    pub async fn create_session(&self, who: &Principal, body: CreateSession, once: Option<Idempotency>) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn sessions(&self, who: &Principal, filter: SessionFilter, page: Page) -> Result<Paged<Snapshot>, ApiError> { later!() }
-    pub async fn snapshot(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn patch_session(&self, who: &Principal, key: &SessionKey, body: PatchSession) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> { later!() }
-    pub async fn state(&self, who: &Principal, key: &SessionKey, messages: u32) -> Result<StateView, ApiError> { later!() }
-    pub async fn messages(&self, who: &Principal, key: &SessionKey, conversation: Option<SessionId>, range: MessageRange) -> Result<Paged<Message>, ApiError> { later!() }
-    pub async fn message(&self, who: &Principal, key: &SessionKey, id: MessageId) -> Result<Message, ApiError> { later!() }
-    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> { later!() }
-    pub async fn put_brief(&self, who: &Principal, key: &SessionKey, brief: Map<String, Value>) -> Result<Map<String, Value>, ApiError> { later!() }
-    pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> { later!() }
-    pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> { later!() }
+    pub async fn create_session(
+        &self,
+        who: &Principal,
+        body: CreateSession,
+        once: Option<Idempotency>,
+    ) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn sessions(
+        &self,
+        who: &Principal,
+        filter: SessionFilter,
+        page: Page,
+    ) -> Result<Paged<Snapshot>, ApiError> {
+        later!()
+    }
+    pub async fn snapshot(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn patch_session(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        body: PatchSession,
+    ) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
+        later!()
+    }
+    pub async fn state(&self, who: &Principal, key: &SessionKey, messages: u32) -> Result<StateView, ApiError> {
+        later!()
+    }
+    pub async fn messages(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        conversation: Option<SessionId>,
+        range: MessageRange,
+    ) -> Result<Paged<Message>, ApiError> {
+        later!()
+    }
+    pub async fn message(&self, who: &Principal, key: &SessionKey, id: MessageId) -> Result<Message, ApiError> {
+        later!()
+    }
+    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> {
+        later!()
+    }
+    pub async fn put_brief(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        brief: Map<String, Value>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        later!()
+    }
+    pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        later!()
+    }
+    pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        later!()
+    }
     /// The slash commands that the agent offers now: the list as the agent gives it.
-    pub async fn commands(&self, who: &Principal, key: &SessionKey) -> Result<Value, ApiError> { later!() }
+    pub async fn commands(&self, who: &Principal, key: &SessionKey) -> Result<Value, ApiError> {
+        later!()
+    }
     /// `source` is `api` or `ws`, for messages that name none.
-    pub async fn send(&self, who: &Principal, key: &SessionKey, body: SendMessage, source: &str, once: Option<Idempotency>) -> Result<Accepted, ApiError> { later!() }
+    pub async fn send(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        body: SendMessage,
+        source: &str,
+        once: Option<Idempotency>,
+    ) -> Result<Accepted, ApiError> {
+        later!()
+    }
     /// Waits until the turn is terminal; none when time is up first.
-    pub async fn wait(&self, who: &Principal, key: &SessionKey, turn: TurnId, limit: Duration) -> Result<Option<Finished>, ApiError> { later!() }
-    pub async fn turns(&self, who: &Principal, key: &SessionKey, state: Option<TurnState>, page: Page) -> Result<Paged<Turn>, ApiError> { later!() }
-    pub async fn turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> { later!() }
+    pub async fn wait(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        turn: TurnId,
+        limit: Duration,
+    ) -> Result<Option<Finished>, ApiError> {
+        later!()
+    }
+    pub async fn turns(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        state: Option<TurnState>,
+        page: Page,
+    ) -> Result<Paged<Turn>, ApiError> {
+        later!()
+    }
+    pub async fn turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
+        later!()
+    }
     /// The turn as it is after the call: `cancelled` at once when it was queued, still running while it is being stopped.
-    pub async fn cancel_turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> { later!() }
-    pub async fn edit_turn(&self, who: &Principal, key: &SessionKey, id: TurnId, text: String) -> Result<Turn, ApiError> { later!() }
-    pub async fn move_turn(&self, who: &Principal, key: &SessionKey, id: TurnId, before: Option<TurnId>) -> Result<Turn, ApiError> { later!() }
-    pub async fn retry_turn(&self, who: &Principal, key: &SessionKey, id: TurnId, once: Option<Idempotency>) -> Result<Accepted, ApiError> { later!() }
+    pub async fn cancel_turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
+        later!()
+    }
+    pub async fn edit_turn(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: TurnId,
+        text: String,
+    ) -> Result<Turn, ApiError> {
+        later!()
+    }
+    pub async fn move_turn(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: TurnId,
+        before: Option<TurnId>,
+    ) -> Result<Turn, ApiError> {
+        later!()
+    }
+    pub async fn retry_turn(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: TurnId,
+        once: Option<Idempotency>,
+    ) -> Result<Accepted, ApiError> {
+        later!()
+    }
     /// The running turn that is being stopped; none when nothing runs.
-    pub async fn abort(&self, who: &Principal, key: &SessionKey) -> Result<Option<TurnId>, ApiError> { later!() }
+    pub async fn abort(&self, who: &Principal, key: &SessionKey) -> Result<Option<TurnId>, ApiError> {
+        later!()
+    }
     /// How many queued turns were cancelled.
-    pub async fn clear_queue(&self, who: &Principal, key: &SessionKey) -> Result<usize, ApiError> { later!() }
+    pub async fn clear_queue(&self, who: &Principal, key: &SessionKey) -> Result<usize, ApiError> {
+        later!()
+    }
     /// Pending choices of one session, or of all that the caller may answer.
-    pub async fn choices(&self, who: &Principal, key: Option<&SessionKey>) -> Result<Vec<Choice>, ApiError> { later!() }
-    pub async fn answer(&self, who: &Principal, key: &SessionKey, id: ChoiceId, answer: ChoiceAnswer, by: ResolvedBy) -> Result<(), ApiError> { later!() }
+    pub async fn choices(&self, who: &Principal, key: Option<&SessionKey>) -> Result<Vec<Choice>, ApiError> {
+        later!()
+    }
+    pub async fn answer(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: ChoiceId,
+        answer: ChoiceAnswer,
+        by: ResolvedBy,
+    ) -> Result<(), ApiError> {
+        later!()
+    }
     /// Fails with `session_not_found` before anything is streamed.
-    pub async fn subscribe(&self, who: &Principal, key: &SessionKey, from: From, filter: Filter) -> Result<Subscription, ApiError> { later!() }
-    pub async fn events(&self, who: &Principal, key: &SessionKey, range: EventRange, limit: usize, types: &[String]) -> Result<Events, ApiError> { later!() }
+    pub async fn subscribe(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        from: From,
+        filter: Filter,
+    ) -> Result<Subscription, ApiError> {
+        later!()
+    }
+    pub async fn events(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        range: EventRange,
+        limit: usize,
+        types: &[String],
+    ) -> Result<Events, ApiError> {
+        later!()
+    }
     /// The `data` of `GET /v1/agents`.
-    pub async fn agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> { later!() }
-    pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> { later!() }
-    pub async fn readiness(&self) -> Readiness { Readiness { ready: false, sessions: 0, store: "ok".into(), agents: Map::new(), reason: None } }
+    pub async fn agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
+        later!()
+    }
+    pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
+        later!()
+    }
+    pub async fn readiness(&self) -> Readiness {
+        Readiness { ready: false, sessions: 0, store: "ok".into(), agents: Map::new(), reason: None }
+    }
     /// True once the server has begun to stop.
-    pub fn is_draining(&self) -> bool { false }
+    pub fn is_draining(&self) -> bool {
+        false
+    }
 }
