@@ -1,24 +1,37 @@
 //! The gateway: what every transport calls. It validates, authorises, finds the session and asks it.
 //!
 //! HTTP and WebSocket handlers hold nothing but a [`Gateway`]; all rules are behind it, so that every transport
-//! follows the same ones.
+//! follows the same ones. Rules that depend on a session's state are the session's own.
 
-use std::time::Duration;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
+use actix::{Addr, MailboxError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    config::Config,
     error::{ApiError, Code},
-    ids::{ChoiceId, MessageId, SessionId, SessionKey, TurnId},
-    protocol::{
-        Choice, ChoiceAnswer, CreateSession, Message, PatchSession, ResolvedBy, SendMessage, Snapshot, Turn, TurnState,
+    ids::{MessageId, SessionKey, TurnId},
+    protocol::{Choice, Message, Snapshot, Turn},
+    session::{
+        Deps, SessionActor,
+        command::{Command, Done},
+        messages::{Execute, GetView, View},
     },
-    store::{Page, Paged, SessionFilter},
+    store::Page,
+    supervisor::{Count, Find, Supervisor},
 };
 
-mod stub_subscription;
-pub use stub_subscription::{Item, Subscription};
+mod sessions;
+mod streams;
+mod turns;
+mod validate;
+
+pub use crate::session::{Item, Subscription};
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,206 +191,152 @@ pub struct Readiness {
 
 /// What every transport calls; cheap to clone.
 #[derive(Clone)]
-pub struct Gateway;
-
-macro_rules! later {
-    () => {
-        Err(ApiError::new(Code::Internal, "not yet"))
-    };
+pub struct Gateway {
+    supervisor: Addr<Supervisor>,
+    deps: Arc<Deps>,
+    draining: Arc<AtomicBool>,
 }
 
-#[allow(missing_docs, unused_variables, clippy::unused_async)]
+/// How often a session is looked for again when its actor left memory at the very moment of a call.
+const FIND_ATTEMPTS: usize = 5;
+
 impl Gateway {
-    pub async fn create_session(
-        &self,
-        who: &Principal,
-        body: CreateSession,
-        once: Option<Idempotency>,
-    ) -> Result<Snapshot, ApiError> {
-        later!()
+    /// A gateway to the sessions of a supervisor.
+    #[must_use]
+    pub fn new(supervisor: Addr<Supervisor>, deps: Arc<Deps>) -> Self {
+        Self { supervisor, deps, draining: Arc::default() }
     }
-    pub async fn sessions(
-        &self,
-        who: &Principal,
-        filter: SessionFilter,
-        page: Page,
-    ) -> Result<Paged<Snapshot>, ApiError> {
-        later!()
+
+    /// From now on nothing new is taken.
+    pub fn begin_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
     }
-    pub async fn snapshot(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    pub async fn patch_session(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        body: PatchSession,
-    ) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
-        later!()
-    }
-    pub async fn state(&self, who: &Principal, key: &SessionKey, messages: u32) -> Result<StateView, ApiError> {
-        later!()
-    }
-    pub async fn messages(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        conversation: Option<SessionId>,
-        range: MessageRange,
-    ) -> Result<Paged<Message>, ApiError> {
-        later!()
-    }
-    pub async fn message(&self, who: &Principal, key: &SessionKey, id: MessageId) -> Result<Message, ApiError> {
-        later!()
-    }
-    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> {
-        later!()
-    }
-    pub async fn put_brief(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        brief: Map<String, Value>,
-    ) -> Result<Map<String, Value>, ApiError> {
-        later!()
-    }
-    pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
-        later!()
-    }
-    /// The slash commands that the agent offers now: the list as the agent gives it.
-    pub async fn commands(&self, who: &Principal, key: &SessionKey) -> Result<Value, ApiError> {
-        later!()
-    }
-    /// `source` is `api` or `ws`, for messages that name none.
-    pub async fn send(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        body: SendMessage,
-        source: &str,
-        once: Option<Idempotency>,
-    ) -> Result<Accepted, ApiError> {
-        later!()
-    }
-    /// Waits until the turn is terminal; none when time is up first.
-    pub async fn wait(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        turn: TurnId,
-        limit: Duration,
-    ) -> Result<Option<Finished>, ApiError> {
-        later!()
-    }
-    pub async fn turns(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        state: Option<TurnState>,
-        page: Page,
-    ) -> Result<Paged<Turn>, ApiError> {
-        later!()
-    }
-    pub async fn turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
-        later!()
-    }
-    /// The turn as it is after the call: `cancelled` at once when it was queued, still running while it is being stopped.
-    pub async fn cancel_turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
-        later!()
-    }
-    pub async fn edit_turn(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        id: TurnId,
-        text: String,
-    ) -> Result<Turn, ApiError> {
-        later!()
-    }
-    pub async fn move_turn(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        id: TurnId,
-        before: Option<TurnId>,
-    ) -> Result<Turn, ApiError> {
-        later!()
-    }
-    pub async fn retry_turn(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        id: TurnId,
-        once: Option<Idempotency>,
-    ) -> Result<Accepted, ApiError> {
-        later!()
-    }
-    /// The running turn that is being stopped; none when nothing runs.
-    pub async fn abort(&self, who: &Principal, key: &SessionKey) -> Result<Option<TurnId>, ApiError> {
-        later!()
-    }
-    /// How many queued turns were cancelled.
-    pub async fn clear_queue(&self, who: &Principal, key: &SessionKey) -> Result<usize, ApiError> {
-        later!()
-    }
-    /// Pending choices of one session, or of all that the caller may answer.
-    pub async fn choices(&self, who: &Principal, key: Option<&SessionKey>) -> Result<Vec<Choice>, ApiError> {
-        later!()
-    }
-    pub async fn answer(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        id: ChoiceId,
-        answer: ChoiceAnswer,
-        by: ResolvedBy,
-    ) -> Result<(), ApiError> {
-        later!()
-    }
-    /// Fails with `session_not_found` before anything is streamed.
-    pub async fn subscribe(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        from: From,
-        filter: Filter,
-    ) -> Result<Subscription, ApiError> {
-        later!()
-    }
-    pub async fn events(
-        &self,
-        who: &Principal,
-        key: &SessionKey,
-        range: EventRange,
-        limit: usize,
-        types: &[String],
-    ) -> Result<Events, ApiError> {
-        later!()
-    }
-    /// The `data` of `GET /v1/agents`.
-    pub async fn agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
-        later!()
-    }
-    pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
-        later!()
-    }
-    pub async fn readiness(&self) -> Readiness {
-        Readiness { ready: false, sessions: 0, store: "ok".into(), agents: Map::new(), reason: None }
-    }
+
     /// True once the server has begun to stop.
+    #[must_use]
     pub fn is_draining(&self) -> bool {
-        false
+        self.draining.load(Ordering::SeqCst)
     }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.deps.config
+    }
+
+    fn refuse_while_draining(&self) -> Result<(), ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::new(Code::ShuttingDown, "the server is stopping; try again in a moment"));
+        }
+        Ok(())
+    }
+
+    async fn find(&self, key: &SessionKey, create: bool, open: bool) -> Result<Option<Addr<SessionActor>>, ApiError> {
+        let find = Find { key: key.clone(), create, open };
+        let limit = self.deps.config.session.call_timeout.0;
+        match tokio::time::timeout(limit, self.supervisor.send(find)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_gone)) => Err(ApiError::new(Code::ShuttingDown, "the server is stopping; try again in a moment")),
+            Err(_late) => Err(too_slow()),
+        }
+    }
+
+    /// Sends a message to the actor of a session, opening it if need be. None when there is no such session.
+    ///
+    /// An actor that has left memory meanwhile is looked for again: it leaves only when nothing it has taken is
+    /// undone, and a message that it did not take is handed back. A message that a crash may have cut off is not
+    /// sent twice.
+    async fn ask<M>(&self, key: &SessionKey, create: bool, message: M) -> Result<Option<M::Result>, ApiError>
+    where
+        M: actix::Message + Clone + Send + 'static,
+        M::Result: Send,
+        SessionActor: actix::Handler<M>,
+    {
+        for _ in 0..FIND_ATTEMPTS {
+            let Some(session) = self.find(key, create, true).await? else { return Ok(None) };
+            if !session.connected() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let limit = self.deps.config.session.call_timeout.0;
+            return match tokio::time::timeout(limit, session.send(message.clone())).await {
+                Ok(Ok(answer)) => Ok(Some(answer)),
+                Ok(Err(MailboxError::Closed | MailboxError::Timeout)) if !session.connected() => {
+                    // Closed before it was taken, or in the middle of it: only the store can tell, so ask nothing twice.
+                    Err(ApiError::new(Code::Overloaded, "the session left memory at this moment; try again"))
+                }
+                Ok(Err(_)) | Err(_) => Err(too_slow()),
+            };
+        }
+        Err(too_slow())
+    }
+
+    /// Has a command decided and committed.
+    async fn execute(&self, key: &SessionKey, create: bool, command: Command) -> Result<Done, ApiError> {
+        self.refuse_while_draining()?;
+        self.ask(key, create, Execute(command)).await?.unwrap_or_else(|| Err(session_not_found(key)))
+    }
+
+    /// The state of a live session at its last commit; none when it is not live.
+    async fn view(&self, key: &SessionKey) -> Result<Option<View>, ApiError> {
+        let Some(session) = self.find(key, false, false).await? else { return Ok(None) };
+        let limit = self.deps.config.session.call_timeout.0;
+        match tokio::time::timeout(limit, session.send(GetView)).await {
+            Ok(Ok(view)) => Ok(view),
+            // It left memory just now: the store has it.
+            Ok(Err(_gone)) => Ok(None),
+            Err(_late) => Err(too_slow()),
+        }
+    }
+
+    /// How ready the server is.
+    pub async fn readiness(&self) -> Readiness {
+        let (sessions, recovered) = self.supervisor.send(Count).await.unwrap_or((0, false));
+        let store = self.deps.store.health().await.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        let entry = |agent: Value| {
+            let id = agent.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let state = agent.get("reason").filter(|reason| !reason.is_null()).cloned();
+            (id, state.unwrap_or_else(|| "ok".into()))
+        };
+        let agents = self.deps.registry.list().into_iter().map(entry).collect();
+        let reason = if self.is_draining() {
+            Some("the server is stopping".to_owned())
+        } else if store != "ok" {
+            Some(store.clone())
+        } else {
+            (!recovered).then(|| "sessions are being taken up again".to_owned())
+        };
+        Readiness { ready: reason.is_none(), sessions, store, agents, reason }
+    }
+
+    /// The `data` of `GET /v1/agents`.
+    ///
+    /// # Errors
+    /// None so far.
+    pub async fn agents(&self, _who: &Principal) -> Result<Vec<Value>, ApiError> {
+        Ok(self.deps.registry.list())
+    }
+
+    /// Looks for all agents anew.
+    ///
+    /// # Errors
+    /// None so far.
+    pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
+        self.deps.registry.refresh().await;
+        self.agents(who).await
+    }
+}
+
+fn too_slow() -> ApiError {
+    ApiError::new(Code::Overloaded, "the session did not answer in time; whether the call took effect is not known")
+}
+
+fn session_not_found(key: &SessionKey) -> ApiError {
+    ApiError::new(Code::SessionNotFound, "there is no session of that key").with("key", key.as_str())
+}
+
+/// The same `Idempotency-Key` came with another request.
+#[must_use]
+pub fn key_reused() -> ApiError {
+    ApiError::new(Code::IdempotencyKeyReused, "this Idempotency-Key came with another request; use a new one")
 }

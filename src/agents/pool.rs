@@ -1,0 +1,139 @@
+//! The pool: how many agent processes there may be at once, and who gives one up when all places are taken.
+//!
+//! A session holds a [`Lease`] while it has an agent process. When no place is free, the process that has been
+//! idle for longest is asked to go; one that works or waits for an answer never is. Those that wait for a place
+//! get it in the order in which they came.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use actix::Recipient;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::session::messages::ReleaseAgent;
+
+/// Places for agent processes; cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    places: Arc<Semaphore>,
+    seats: Arc<Mutex<Seats>>,
+}
+
+#[derive(Default)]
+struct Seats {
+    next: u64,
+    waiting: usize,
+    taken: HashMap<u64, Seat>,
+}
+
+struct Seat {
+    owner: Recipient<ReleaseAgent>,
+    /// Since when nothing runs on it; none while something does.
+    idle_since: Option<Instant>,
+    asked: bool,
+}
+
+/// A place in the pool; given back when dropped.
+pub struct Lease {
+    pool: Pool,
+    seat: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    /// A pool with so many places.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), seats: Arc::default() }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place. `owner` is asked to let go when others wait and its agent is idle.
+    ///
+    /// # Errors
+    /// Only when the pool is closed, which it never is while the server runs.
+    pub async fn acquire(&self, owner: Recipient<ReleaseAgent>) -> Result<Lease, tokio::sync::AcquireError> {
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_full) => {
+                let _waiting = Waiting::new(self);
+                self.ask_longest_idle();
+                Arc::clone(&self.places).acquire_owned().await?
+            }
+        };
+        let mut seats = self.seats();
+        let seat = seats.next;
+        seats.next += 1;
+        seats.taken.insert(seat, Seat { owner, idle_since: None, asked: false });
+        Ok(Lease { pool: self.clone(), seat, _place: place })
+    }
+
+    /// Agent processes that have a place now.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.seats().taken.len()
+    }
+
+    fn ask_longest_idle(&self) {
+        let mut seats = self.seats();
+        let idle = seats.taken.values_mut().filter(|seat| !seat.asked);
+        let longest = idle.filter_map(|seat| seat.idle_since.map(|since| (since, seat))).min_by_key(|(since, _)| *since);
+        if let Some((_, seat)) = longest {
+            seat.asked = true;
+            // A notice about lifecycle: it must not be lost to a full mailbox.
+            seat.owner.do_send(ReleaseAgent);
+        }
+    }
+}
+
+/// Counts those that wait, also when the one that waits is dropped.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.seats().waiting += 1;
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut seats = self.0.seats();
+        seats.waiting = seats.waiting.saturating_sub(1);
+    }
+}
+
+impl Lease {
+    /// Something runs on it: it is not asked to go.
+    pub fn busy(&self) {
+        if let Some(seat) = self.pool.seats().taken.get_mut(&self.seat) {
+            seat.idle_since = None;
+            seat.asked = false;
+        }
+    }
+
+    /// Nothing runs on it from now on.
+    pub fn idle(&self) {
+        let mut seats = self.pool.seats();
+        let wanted = seats.waiting > 0;
+        if let Some(seat) = seats.taken.get_mut(&self.seat) {
+            seat.idle_since = Some(Instant::now());
+        }
+        drop(seats);
+        if wanted {
+            self.pool.ask_longest_idle();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.seats().taken.remove(&self.seat);
+    }
+}

@@ -1,0 +1,399 @@
+//! Sessions: make, list, look at, change, end.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Gateway, Idempotency, MessageRange, Principal, StateView, key_reused, session_not_found, too_slow, validate,
+};
+use crate::{
+    error::{ApiError, Code},
+    ids::{MessageId, SessionId, SessionKey},
+    protocol::{CreateSession, Message, PatchSession, Snapshot},
+    session::{
+        command::{Command, Done, Once},
+        messages::GetView,
+        state::{OpenMessage, State},
+    },
+    store::{IdempotencyRecord, Page, Paged, SessionFilter},
+    supervisor::FindLive,
+};
+
+/// Characters of an `Idempotency-Key` at most.
+const MAX_ONCE_KEY: usize = 256;
+
+impl Gateway {
+    /// Makes a session.
+    ///
+    /// # Errors
+    /// `session_exists`, `unknown_agent`, and those of the body.
+    pub async fn create_session(
+        &self,
+        who: &Principal,
+        body: CreateSession,
+        once: Option<Idempotency>,
+    ) -> Result<Snapshot, ApiError> {
+        validate::create(&body, self.config())?;
+        self.check_agent(body.agent.as_deref())?;
+        let key: SessionKey = match &body.key {
+            Some(key) => key.parse().map_err(|error| ApiError::new(Code::InvalidId, format!("key: {error}")))?,
+            None => SessionKey::generate(),
+        };
+        let once = self.once(who, "create", body.key.as_deref().unwrap_or_default(), once)?;
+        if let Some(known) = self.known_call(once.as_ref()).await? {
+            return self.created_before(who, &known.outcome).await;
+        }
+        let command = Command::Create { owner: who.user.clone(), body: Arc::new(body), once };
+        match self.execute(&key, true, command).await? {
+            Done::Snapshot(snapshot) => Ok(*snapshot),
+            Done::Duplicate(outcome) => self.created_before(who, &outcome).await,
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The session that an earlier call with the same `Idempotency-Key` made, as it is now.
+    async fn created_before(&self, who: &Principal, outcome: &str) -> Result<Snapshot, ApiError> {
+        let value: Value = serde_json::from_str(outcome).map_err(|_bad| unexpected())?;
+        let id = value.get("session").and_then(Value::as_str).and_then(|id| id.parse::<SessionId>().ok());
+        let record = self.deps.store.session_by_id(id.ok_or_else(unexpected)?).await?;
+        let gone = || ApiError::new(Code::SessionNotFound, "the session that this call made has been deleted since");
+        self.snapshot(who, &record.ok_or_else(gone)?.snapshot.key).await
+    }
+
+    pub(super) fn check_agent(&self, agent: Option<&str>) -> Result<(), ApiError> {
+        let Some(agent) = agent else { return Ok(()) };
+        if self.deps.registry.capabilities(agent).is_some() {
+            return Ok(());
+        }
+        let known: Vec<&str> = self.deps.registry.names().collect();
+        let message = format!("no agent {agent:?} is configured; there are: {}", known.join(", "));
+        Err(ApiError::new(Code::UnknownAgent, message).with("agents", known))
+    }
+
+    /// A call that must not happen twice, scoped to caller, route and session.
+    pub(super) fn once(
+        &self,
+        who: &Principal,
+        route: &str,
+        key: &str,
+        once: Option<Idempotency>,
+    ) -> Result<Option<Once>, ApiError> {
+        let Some(Idempotency { key: once, request_hash }) = once else { return Ok(None) };
+        if once.is_empty() || once.chars().count() > MAX_ONCE_KEY {
+            let message = "an Idempotency-Key has 1 to 256 characters";
+            return Err(ApiError::new(Code::IdempotencyKeyTooLong, message).with("limit", MAX_ONCE_KEY));
+        }
+        Ok(Some(Once { scope: format!("{} {route} {key}", who.user), key: once, request_hash }))
+    }
+
+    /// What an earlier call with the same key made, if there was one.
+    pub(super) async fn known_call(&self, once: Option<&Once>) -> Result<Option<IdempotencyRecord>, ApiError> {
+        let Some(once) = once else { return Ok(None) };
+        let known = self.deps.store.idempotency(&once.scope, &once.key).await?;
+        match known {
+            Some(known) if known.request_hash != once.request_hash => Err(key_reused()),
+            known => Ok(known),
+        }
+    }
+
+    /// A page of snapshots; those that are live come from their actors.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn sessions(
+        &self,
+        who: &Principal,
+        mut filter: SessionFilter,
+        page: Page,
+    ) -> Result<Paged<Snapshot>, ApiError> {
+        if !who.is_admin() {
+            filter.owner = Some(who.user.clone());
+        }
+        let paged = self.deps.store.sessions(&filter, &page).await?;
+        let keys = paged.data.iter().map(|record| record.snapshot.key.clone()).collect();
+        let live = self.supervisor.send(FindLive(keys)).await.map_err(|_gone| too_slow())?;
+        let views = live.into_iter().map(|(key, session)| async move {
+            let view = session.send(GetView).await.ok().flatten();
+            view.map(|view| (key, view.state.snapshot(view.subscribers)))
+        });
+        let mut live: HashMap<SessionKey, Snapshot> =
+            futures_util::future::join_all(views).await.into_iter().flatten().collect();
+        let fresh = |stored: Snapshot| match live.remove(&stored.key) {
+            // A reset between the two reads has given the key another conversation: the list keeps its order.
+            Some(now) if now.id == stored.id => now,
+            _ => stored,
+        };
+        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).collect();
+        Ok(Paged { data, has_more: paged.has_more })
+    }
+
+    /// A session as it is now. Wakes nothing.
+    ///
+    /// # Errors
+    /// `session_not_found`, `store_unavailable`.
+    pub async fn snapshot(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        if let Some(view) = self.view(key).await? {
+            return visible(who, key, view.state.snapshot(view.subscribers));
+        }
+        let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
+        visible(who, key, record.snapshot)
+    }
+
+    /// The conversation of a session: the present one, or an earlier one by its id.
+    async fn conversation(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: Option<SessionId>,
+    ) -> Result<SessionId, ApiError> {
+        let present = self.snapshot(who, key).await?.id;
+        let Some(id) = id.filter(|id| *id != present) else { return Ok(present) };
+        match self.deps.store.session_by_id(id).await? {
+            Some(record) if record.snapshot.key == *key => Ok(id),
+            _ => Err(ApiError::new(Code::SessionNotFound, "the session has no conversation of that id")),
+        }
+    }
+
+    /// Changes a session.
+    ///
+    /// # Errors
+    /// `session_not_found`, `session_busy`, and those of the body.
+    pub async fn patch_session(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        body: PatchSession,
+    ) -> Result<Snapshot, ApiError> {
+        validate::patch(&body, self.config())?;
+        self.check_agent(body.agent.as_deref())?;
+        self.may_write(who, key).await?;
+        self.snapshot_of(key, Command::Patch(Arc::new(body))).await
+    }
+
+    async fn snapshot_of(&self, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
+        match self.execute(key, false, command).await? {
+            Done::Snapshot(snapshot) => Ok(*snapshot),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Deletes a session with its data.
+    ///
+    /// # Errors
+    /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
+    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
+        self.may_write(who, key).await?;
+        self.execute(key, false, Command::Delete { force }).await.map(drop)
+    }
+
+    /// Starts a new conversation under the same key.
+    ///
+    /// # Errors
+    /// `session_not_found`.
+    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
+        self.snapshot_of(key, Command::Reset).await
+    }
+
+    /// Restarts the agent at the next turn.
+    ///
+    /// # Errors
+    /// `session_not_found`.
+    pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
+        self.snapshot_of(key, Command::Reload).await
+    }
+
+    /// The brief: `goal`, `done`, `open`, `clarifications`.
+    ///
+    /// # Errors
+    /// `session_not_found`.
+    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> {
+        self.snapshot(who, key).await?;
+        let brief = match self.view(key).await? {
+            Some(view) => view.state.record.brief.clone(),
+            None => self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?.brief,
+        };
+        Ok(full_brief(brief))
+    }
+
+    /// Replaces those parts of the brief that are texts.
+    ///
+    /// # Errors
+    /// `session_not_found`, `invalid_json`.
+    pub async fn put_brief(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        brief: Map<String, Value>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        validate::brief(&brief)?;
+        self.may_write(who, key).await?;
+        match self.execute(key, false, Command::Brief(brief)).await? {
+            Done::Brief(brief) => Ok(full_brief(brief)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Uses another model from the next turn on.
+    ///
+    /// # Errors
+    /// `session_not_found`; `model_not_found` when the agent has told its models and this is none of them.
+    pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        let agent = self.snapshot(who, key).await?.agent;
+        let agents = self.deps.registry.list();
+        let models = agents.iter().find(|entry| entry.get("id") == Some(&json!(agent)));
+        let models = models.and_then(|entry| entry.get("models")).and_then(Value::as_array);
+        let known: Vec<&str> = models.into_iter().flatten().filter_map(|model| model.get("id")?.as_str()).collect();
+        if !known.contains(&id.as_str()) && (agent == "echo" || !known.is_empty()) {
+            let message = format!("{agent} has no model {id:?}");
+            return Err(ApiError::new(Code::ModelNotFound, message).with("models", known));
+        }
+        let body = PatchSession { model: Some(Some(id)), ..PatchSession::default() };
+        self.patch_session(who, key, body).await
+    }
+
+    /// Goes into another mode from the next turn on.
+    ///
+    /// # Errors
+    /// `session_not_found`; `model_not_found` for an agent that has no modes.
+    pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        let agent = self.snapshot(who, key).await?.agent;
+        if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.stateless) {
+            return Err(ApiError::new(Code::ModelNotFound, format!("{agent} has no modes")));
+        }
+        let body = PatchSession { mode: Some(Some(id)), ..PatchSession::default() };
+        self.patch_session(who, key, body).await
+    }
+
+    /// The slash commands that the agent offers now: the list as the agent gives it.
+    ///
+    /// # Errors
+    /// `session_not_found`.
+    pub async fn commands(&self, who: &Principal, key: &SessionKey) -> Result<Value, ApiError> {
+        self.snapshot(who, key).await?;
+        Ok(self.view(key).await?.map_or_else(|| json!([]), |view| view.state.commands))
+    }
+
+    /// All that a client needs to draw a session: valid for the `seq` in it.
+    ///
+    /// # Errors
+    /// `session_not_found`, `store_unavailable`.
+    pub async fn state(&self, who: &Principal, key: &SessionKey, messages: u32) -> Result<StateView, ApiError> {
+        let view = self.view(key).await?;
+        let (snapshot, state) = match view {
+            Some(view) => (view.state.snapshot(view.subscribers), Some(view.state)),
+            None => {
+                let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
+                (record.snapshot, None)
+            }
+        };
+        let snapshot = visible(who, key, snapshot)?;
+        // The transcript may have gone on since: only what the snapshot counts belongs to it, the rest comes by the
+        // stream.
+        let tail = self.deps.store.tail(snapshot.id, snapshot.message_count, messages).await?;
+        let mut answer = StateView {
+            seq: snapshot.last_seq,
+            snapshot,
+            messages: tail,
+            partial: Vec::new(),
+            tools: Vec::new(),
+            choices: Vec::new(),
+            turn: None,
+            queue: Vec::new(),
+        };
+        if let Some(state) = state {
+            add_running(&mut answer, &state);
+        }
+        Ok(answer)
+    }
+
+    /// A part of a transcript.
+    ///
+    /// # Errors
+    /// `session_not_found`, `message_not_found`, `store_unavailable`.
+    pub async fn messages(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        conversation: Option<SessionId>,
+        range: MessageRange,
+    ) -> Result<Paged<Message>, ApiError> {
+        let id = self.conversation(who, key, conversation).await?;
+        match range {
+            MessageRange::Page(page) => Ok(self.deps.store.messages(id, &page).await?),
+            MessageRange::Around(message, limit) => {
+                let found = self.deps.store.messages_around(id, message, limit).await?;
+                found.ok_or_else(message_not_found)
+            }
+        }
+    }
+
+    /// One message.
+    ///
+    /// # Errors
+    /// `session_not_found`, `message_not_found`, `store_unavailable`.
+    pub async fn message(&self, who: &Principal, key: &SessionKey, id: MessageId) -> Result<Message, ApiError> {
+        self.snapshot(who, key).await?;
+        self.deps.store.message(key, id).await?.ok_or_else(message_not_found)
+    }
+
+    /// Fails unless the caller may change the session.
+    pub(super) async fn may_write(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
+        // In open mode everything belongs to `local`, the only caller: no need to look.
+        if who.is_admin() {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(who, key).await?;
+        if snapshot.owner != who.user {
+            return Err(ApiError::new(Code::NotSessionOwner, "the session belongs to somebody else"));
+        }
+        Ok(())
+    }
+}
+
+fn add_running(answer: &mut StateView, state: &State) {
+    answer.queue = state.queued();
+    let Some(running) = &state.running else { return };
+    answer.turn = Some(running.view());
+    answer.choices = running.choices.iter().map(|pending| (*pending.choice).clone()).collect();
+    let Some(message) = &running.message else { return };
+    answer.partial.push(message.id);
+    answer.tools = open_tools(message);
+    answer.messages.push(message.message(&running.turn));
+}
+
+fn open_tools(message: &OpenMessage) -> Vec<Value> {
+    let tools = message.open_tools().map(|tool| {
+        json!({
+            "call_id": tool.call.call_id, "name": tool.call.name, "title": tool.call.title, "kind": tool.call.kind,
+            "input": tool.call.input, "input_summary": crate::agents::input_summary(&tool.call.input),
+            "status": tool.status, "output": tool.output,
+        })
+    });
+    tools.collect()
+}
+
+/// A brief with all its fields; what was never set is empty.
+fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
+    for name in ["goal", "done", "open", "clarifications"] {
+        brief.entry(name).or_insert_with(|| "".into());
+    }
+    brief
+}
+
+/// What the caller may not see does not exist for it.
+pub(super) fn visible(who: &Principal, key: &SessionKey, snapshot: Snapshot) -> Result<Snapshot, ApiError> {
+    let public = snapshot.visibility == crate::protocol::Visibility::Public;
+    if who.is_admin() || snapshot.owner == who.user || public { Ok(snapshot) } else { Err(session_not_found(key)) }
+}
+
+fn message_not_found() -> ApiError {
+    ApiError::new(Code::MessageNotFound, "the session has no message of that id")
+}
+
+pub(super) fn unexpected() -> ApiError {
+    log::error!("a session answered a command with something that is no answer to it");
+    ApiError::new(Code::Internal, "a fault inside; the log has it under the request id")
+}

@@ -1,0 +1,136 @@
+//! Streams and pages of the event log.
+
+use super::{EventRange, Events, Filter, From, Gateway, Principal, session_not_found};
+use crate::{
+    error::ApiError,
+    ids::SessionKey,
+    protocol::Frame,
+    session::Subscription,
+    store::StoreError,
+};
+
+/// Bytes that a page of events may have, beyond its first event.
+const PAGE_BYTES: usize = 4 << 20;
+
+impl Gateway {
+    /// Follows a session. Brings it into memory, since only its actor can tell what comes next; wakes no agent.
+    ///
+    /// # Errors
+    /// `session_not_found`, before anything is streamed; `too_many_sessions`; `store_unavailable`.
+    pub async fn subscribe(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        from: From,
+        filter: Filter,
+    ) -> Result<Subscription, ApiError> {
+        self.snapshot(who, key).await?;
+        let session = self.find(key, false, true).await?.ok_or_else(|| session_not_found(key))?;
+        Ok(Subscription::new(key.clone(), session, self.deps.store.clone(), from, filter))
+    }
+
+    /// A page of the log, oldest first, whichever way it goes.
+    ///
+    /// # Errors
+    /// `session_not_found`, `store_unavailable`.
+    pub async fn events(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        range: EventRange,
+        limit: usize,
+        types: &[String],
+    ) -> Result<Events, ApiError> {
+        self.snapshot(who, key).await?;
+        match range {
+            EventRange::After(after) => self.events_after(key, after, limit, types).await,
+            EventRange::Before(before) => self.events_before(key, before, limit, types).await,
+        }
+    }
+
+    async fn events_after(
+        &self,
+        key: &SessionKey,
+        mut after: u64,
+        limit: usize,
+        types: &[String],
+    ) -> Result<Events, ApiError> {
+        let mut found: Vec<(u64, String)> = Vec::new();
+        let mut has_more = false;
+        while !has_more {
+            let Some(page) = self.deps.store.events(key, after, 2048, PAGE_BYTES).await? else { break };
+            if page.events.is_empty() {
+                break;
+            }
+            for event in page.events {
+                let frame = decode(key, &event)?;
+                after = frame.seq;
+                if !wanted(types, &frame.kind) {
+                    continue;
+                }
+                if found.len() == limit {
+                    has_more = true;
+                    break;
+                }
+                found.push((frame.seq, event));
+            }
+        }
+        Ok(page_of(found, has_more))
+    }
+
+    async fn events_before(
+        &self,
+        key: &SessionKey,
+        before: u64,
+        limit: usize,
+        types: &[String],
+    ) -> Result<Events, ApiError> {
+        let mut found: Vec<(u64, String)> = Vec::new();
+        let mut end = before;
+        let mut step = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        let mut oldest = 1;
+        while end > oldest && found.len() <= limit {
+            let start = end.saturating_sub(step).max(oldest);
+            let mut window = Vec::new();
+            let mut after = start.saturating_sub(1);
+            while after + 1 < end {
+                let Some(page) = self.deps.store.events(key, after, 2048, PAGE_BYTES).await? else { break };
+                oldest = page.oldest_seq;
+                if page.events.is_empty() {
+                    break;
+                }
+                for event in page.events {
+                    let frame = decode(key, &event)?;
+                    after = frame.seq;
+                    if frame.seq < end && wanted(types, &frame.kind) {
+                        window.push((frame.seq, event));
+                    }
+                }
+            }
+            window.extend(std::mem::take(&mut found));
+            found = window;
+            end = start;
+            step = step.saturating_mul(2);
+        }
+        let extra = found.len().saturating_sub(limit);
+        found.drain(..extra);
+        Ok(page_of(found, extra > 0))
+    }
+}
+
+fn decode(key: &SessionKey, event: &str) -> Result<Frame, ApiError> {
+    Frame::decode(event).map_err(|error| StoreError::Corrupt(format!("an event of {key}: {error}")).into())
+}
+
+fn wanted(types: &[String], kind: &str) -> bool {
+    types.is_empty() || types.iter().any(|prefix| kind.starts_with(prefix.as_str()))
+}
+
+fn page_of(found: Vec<(u64, String)>, has_more: bool) -> Events {
+    Events {
+        first_seq: found.first().map(|(seq, _)| *seq),
+        last_seq: found.last().map(|(seq, _)| *seq),
+        events: found.into_iter().map(|(_, event)| event).collect(),
+        has_more,
+    }
+}

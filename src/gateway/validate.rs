@@ -1,0 +1,162 @@
+//! What a body must be, before any session hears of it. Pure.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Map, Value};
+
+use crate::{
+    config::Config,
+    error::{ApiError, Code},
+    protocol::{Attachment, CreateSession, PatchSession, SendMessage, Visibility},
+};
+
+/// Characters of a message's text at most.
+const MAX_TEXT: usize = 1_048_576;
+/// Characters of a title at most.
+const MAX_TITLE: usize = 200;
+/// Bytes of metadata as JSON at most.
+const MAX_METADATA: usize = 16 * 1024;
+/// Characters of names such as a client id, a source, a model.
+const MAX_CLIENT_ID: usize = 64;
+const MAX_NAME: usize = 200;
+/// Files of one message at most.
+const MAX_ATTACHMENTS: usize = 64;
+
+/// The modes in which an agent may be asked to treat permissions.
+const PERMISSION_MODES: [&str; 5] = ["default", "accept_edits", "plan", "dont_ask", "bypass"];
+/// The fields of a brief.
+const BRIEF_FIELDS: [&str; 4] = ["goal", "done", "open", "clarifications"];
+
+/// The text of a message, trimmed.
+pub(super) fn text(text: &str) -> Result<String, ApiError> {
+    let trimmed = text.trim();
+    if trimmed.chars().count() > MAX_TEXT {
+        return Err(ApiError::new(Code::ContentTooLarge, "the text has more than 1048576 characters").with("limit", MAX_TEXT));
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// The text and files of a message: at least one of them.
+pub(super) fn content(body: &mut SendMessage) -> Result<(String, Arc<Vec<Attachment>>), ApiError> {
+    let text = text(body.text.as_deref().unwrap_or_default())?;
+    let attachments = std::mem::take(&mut body.attachments);
+    if text.is_empty() && attachments.is_empty() {
+        return Err(ApiError::new(Code::MissingText, "a message needs a text of at least one character, or an attachment"));
+    }
+    if attachments.len() > MAX_ATTACHMENTS {
+        return Err(invalid_attachment("a message takes at most 64 attachments"));
+    }
+    for file in &attachments {
+        if file.name.trim().is_empty() || file.name.chars().count() > MAX_NAME {
+            return Err(invalid_attachment("an attachment needs a name of 1 to 200 characters"));
+        }
+        if !file.media_type.contains('/') || file.media_type.len() > MAX_NAME {
+            return Err(invalid_attachment("an attachment needs a media_type such as image/png"));
+        }
+        // Decoded piece by piece, so that a check of 50 MB does not cost another 50 MB.
+        let bytes = file.content_base64.as_bytes();
+        let whole = bytes.len() % 4 == 0;
+        if !whole || bytes.is_empty() || bytes.chunks(1 << 16).any(|piece| BASE64_STANDARD.decode(piece).is_err()) {
+            let message = format!("content_base64 of {:?} is empty or no padded standard base64", file.name);
+            return Err(invalid_attachment(&message));
+        }
+    }
+    Ok((text, Arc::new(attachments)))
+}
+
+fn invalid_attachment(message: &str) -> ApiError {
+    ApiError::new(Code::InvalidAttachment, message)
+}
+
+/// The small fields of a message.
+pub(super) fn envelope(body: &SendMessage, config: &Config) -> Result<(), ApiError> {
+    length("client_id", body.client_id.as_deref(), MAX_CLIENT_ID)?;
+    length("source", body.source.as_deref(), MAX_NAME)?;
+    length("model", body.model.as_deref(), MAX_NAME)?;
+    length("mode", body.mode.as_deref(), MAX_NAME)?;
+    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
+    metadata(&body.metadata)
+}
+
+/// The body of a new session.
+pub(super) fn create(body: &CreateSession, config: &Config) -> Result<(), ApiError> {
+    title(body.title.as_deref())?;
+    body.metadata.as_ref().map_or(Ok(()), metadata)?;
+    for (name, value) in [("model", &body.model), ("mode", &body.mode), ("profile", &body.profile)] {
+        length(name, value.as_deref(), MAX_NAME)?;
+    }
+    if body.project_id.is_some() {
+        return Err(ApiError::new(Code::InvalidParameter, "project_id: this server has no projects yet"));
+    }
+    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
+    visibility(body.visibility, body.org_id.as_deref())
+}
+
+/// The body of a change.
+pub(super) fn patch(body: &PatchSession, config: &Config) -> Result<(), ApiError> {
+    title(body.title.as_deref())?;
+    body.metadata.as_ref().map_or(Ok(()), metadata)?;
+    for (name, value) in [("model", &body.model), ("mode", &body.mode)] {
+        length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
+    }
+    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
+    body.brief.as_ref().map_or(Ok(()), |fields| brief(fields))?;
+    visibility(body.visibility, body.org_id.as_ref().and_then(Option::as_deref))
+}
+
+/// A brief: known fields, at least one text.
+pub(super) fn brief(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    if let Some(unknown) = fields.keys().find(|name| !BRIEF_FIELDS.contains(&name.as_str())) {
+        let message = format!("a brief has the fields {}, not {unknown:?}", BRIEF_FIELDS.join(", "));
+        return Err(ApiError::new(Code::InvalidJson, message));
+    }
+    if !fields.values().any(Value::is_string) {
+        return Err(ApiError::new(Code::InvalidJson, "a brief needs at least one field with a text"));
+    }
+    metadata(fields)
+}
+
+fn title(title: Option<&str>) -> Result<(), ApiError> {
+    if title.is_some_and(|title| title.trim().chars().count() > MAX_TITLE) {
+        return Err(ApiError::new(Code::TitleTooLong, "a title has at most 200 characters").with("limit", MAX_TITLE));
+    }
+    Ok(())
+}
+
+fn metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
+    if serde_json::to_vec(metadata).map_or(usize::MAX, |json| json.len()) > MAX_METADATA {
+        let message = "metadata has at most 16 KiB as JSON";
+        return Err(ApiError::new(Code::MetadataTooLarge, message).with("limit", MAX_METADATA));
+    }
+    Ok(())
+}
+
+fn length(name: &str, value: Option<&str>, limit: usize) -> Result<(), ApiError> {
+    if value.is_some_and(|value| value.chars().count() > limit) {
+        return Err(ApiError::new(Code::InvalidParameter, format!("{name} has at most {limit} characters")));
+    }
+    Ok(())
+}
+
+fn permission_mode(mode: Option<&str>, agent: Option<&str>, config: &Config) -> Result<(), ApiError> {
+    let Some(mode) = mode else { return Ok(()) };
+    if !PERMISSION_MODES.contains(&mode) {
+        let message = format!("permission_mode is one of {}", PERMISSION_MODES.join(", "));
+        return Err(ApiError::new(Code::InvalidPermissionMode, message));
+    }
+    let agent = agent.unwrap_or_else(|| config.default_agent());
+    if mode == "bypass" && !config.agents.get(agent).is_some_and(|agent| agent.allow_bypass) {
+        let message = format!("permission_mode bypass needs allow_bypass = true in [agents.{agent}]");
+        return Err(ApiError::new(Code::InvalidPermissionMode, message));
+    }
+    Ok(())
+}
+
+fn visibility(visibility: Option<Visibility>, org_id: Option<&str>) -> Result<(), ApiError> {
+    if visibility == Some(Visibility::Org) || org_id.is_some() {
+        // Organisations come with users and tokens; until then nobody is a member of any.
+        return Err(ApiError::new(Code::InvalidParameter, "org_id must be one of your organisations; you have none"));
+    }
+    Ok(())
+}

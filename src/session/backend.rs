@@ -1,0 +1,463 @@
+//! The agent of a session: started when a turn needs it, listened to, bounded in time, let go when idle.
+//!
+//! Agent, session and time limits meet here and nowhere else. A generation number tells a live agent from one that
+//! is on its way out; what an agent says after it was given up is not heard.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::{AsyncContext as _, Context, SpawnHandle};
+use tokio::sync::mpsc;
+
+use super::{
+    SessionActor,
+    actor::beside,
+    coalesce::Coalescer,
+    command::Once,
+    draft::Effect,
+    lane::Input,
+    workspace,
+};
+use crate::{
+    agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
+    protocol::Control,
+    store::IdempotencyRecord,
+    timestamp::Timestamp,
+};
+
+/// Events that are taken from an agent at once.
+const HEARD_AT_ONCE: usize = 128;
+/// How long after a kill the end of the event channel is waited for, beyond the grace of the kill itself.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Calls that must not happen twice are remembered so long in memory; the store has them for a day. It covers the
+/// time between a look into the store and the decision.
+const CALL_MEMORY: Duration = Duration::from_secs(120);
+
+/// The agent of a session.
+#[derive(Default)]
+pub(super) struct Backend {
+    slot: Option<Slot>,
+    generation: u64,
+    /// A place in the pool is being waited for.
+    acquiring: Option<SpawnHandle>,
+    /// Fires when the oldest question runs out of time.
+    choice_timer: Option<(SpawnHandle, Timestamp)>,
+    pub(super) calls: Calls,
+}
+
+struct Slot {
+    generation: u64,
+    agent: String,
+    stateless: bool,
+    commands: mpsc::Sender<AgentCommand>,
+    /// Commands that the agent has not taken yet; bounded by what one turn can ask of it.
+    outgoing: VecDeque<AgentCommand>,
+    /// True while room in the command channel is waited for.
+    sending: bool,
+    kill: KillOnDrop,
+    /// True once it was killed: only its end counts from then on.
+    dying: bool,
+    coalescer: Coalescer,
+    flush_timer: Option<SpawnHandle>,
+    heard: Instant,
+    /// Where its events wait while the lane is congested.
+    parked: Option<mpsc::Receiver<AgentEvent>>,
+    lease: Option<Arc<Lease>>,
+    /// Limits of the running turn.
+    stall_timer: Option<SpawnHandle>,
+    cancel_timer: Option<SpawnHandle>,
+    /// Lets it go when nothing has run for a while.
+    idle_timer: Option<SpawnHandle>,
+}
+
+/// Calls of the last moments that must not happen twice.
+#[derive(Default)]
+pub(super) struct Calls(HashMap<(String, String), (IdempotencyRecord, Instant)>);
+
+impl Calls {
+    pub(super) fn get(&self, once: &Once) -> Option<&IdempotencyRecord> {
+        self.0.get(&(once.scope.clone(), once.key.clone())).map(|(record, _)| record)
+    }
+
+    pub(super) fn insert(&mut self, record: IdempotencyRecord) {
+        self.0.retain(|_, (_, at)| at.elapsed() < CALL_MEMORY);
+        self.0.insert((record.scope.clone(), record.key.clone()), (record, Instant::now()));
+    }
+}
+
+impl SessionActor {
+    /// Does what a commit has made due.
+    pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::OpenAgent(agent) => self.open_agent(agent, ctx),
+            Effect::Prompt(prompt) => {
+                self.ready_for_turn(ctx);
+                self.tell(AgentCommand::Prompt(*prompt), ctx);
+                self.watch_stall(ctx);
+            }
+            Effect::Steer(id, text) => self.tell(AgentCommand::Steer { id, text }, ctx),
+            Effect::CancelAgent => self.cancel_agent(ctx),
+            Effect::KillAgent => self.kill_agent(ctx),
+            Effect::CloseAgent => self.close_agent(),
+            Effect::Answer(ask_id, answer) => self.tell(AgentCommand::Answer { ask_id, answer }, ctx),
+            Effect::Finished(finished) => {
+                self.turn_over(ctx);
+                for waiter in self.waiters.remove(&finished.turn.id).into_iter().flatten() {
+                    drop(waiter.send((*finished).clone()));
+                }
+            }
+            Effect::ResetDone => {
+                let count = self.subscribers.len();
+                let done = self.state.as_ref().map(|state| super::command::Done::Snapshot(Box::new(state.snapshot(count))));
+                for ender in self.enders.drain(..) {
+                    drop(ender.send(done.clone().ok_or_else(super::turns::no_session)));
+                }
+            }
+            Effect::Deleted => self.enders.drain(..).for_each(|ender| drop(ender.send(Ok(super::command::Done::Unit)))),
+            Effect::Raw(turn, message) => {
+                if self.subscribers.want_raw() {
+                    let frame = Control::Raw { message }.encode(&self.key, turn);
+                    let bound = self.deps.config.stream.max_lag_bytes.bytes();
+                    self.subscribers.publish_raw(&frame, bound, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Starts an agent once there is a place for it.
+    fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
+        self.close_agent();
+        let pool = self.deps.pool.clone();
+        let owner = ctx.address().recipient();
+        let handle = beside(ctx, async move { pool.acquire(owner).await }, move |actor, lease, ctx| {
+            actor.backend.acquiring = None;
+            match lease {
+                Ok(lease) => actor.start_agent(&agent, Some(lease), ctx),
+                Err(_closed) => actor.hear_end("there is no place for another agent process".into(), ctx),
+            }
+        });
+        self.backend.acquiring = Some(handle);
+    }
+
+    fn start_agent(&mut self, name: &str, lease: Option<Lease>, ctx: &mut Context<Self>) {
+        let Some(agent) = self.deps.registry.get(name) else {
+            return self.hear_end(format!("no agent {name:?} is configured any more"), ctx);
+        };
+        let Some(state) = &self.state else { return };
+        let turn = state.running.as_ref().map(|running| Arc::clone(&running.turn));
+        let session = &state.record.snapshot;
+        let cwd = match workspace::prepare(&self.deps.config, name, &self.key) {
+            Ok(cwd) => cwd,
+            Err(cause) => return self.hear_end(cause, ctx),
+        };
+        let own = session.agent == name;
+        let pick = |turn: Option<String>, session: &Option<String>| turn.or_else(|| session.clone().filter(|_| own));
+        let spec = OpenSpec {
+            session: self.key.clone(),
+            conversation: session.id,
+            cwd,
+            model: pick(turn.as_ref().and_then(|turn| turn.turn.model.clone()), &session.model),
+            mode: pick(turn.as_ref().and_then(|turn| turn.mode.clone()), &session.mode),
+            permission_mode: turn
+                .as_ref()
+                .and_then(|turn| turn.permission_mode.clone())
+                .unwrap_or_else(|| session.permission_mode.clone()),
+            native_id: state.native_ids.get(name).cloned(),
+            transcript: workspace::transcript(&self.deps.store, &self.key, session.id, turn.map(|turn| turn.turn.id)),
+            processes: Arc::clone(&self.deps.ledger),
+        };
+        self.backend.generation += 1;
+        let generation = self.backend.generation;
+        let Live { commands, events, kill } = agent.start(spec);
+        let lease = lease.map(Arc::new);
+        self.backend.slot = Some(Slot {
+            generation,
+            agent: name.to_owned(),
+            stateless: agent.capabilities().stateless,
+            commands,
+            outgoing: VecDeque::new(),
+            sending: false,
+            kill,
+            dying: false,
+            coalescer: Coalescer::new(self.deps.config.stream.flush_interval.0),
+            flush_timer: None,
+            heard: Instant::now(),
+            parked: None,
+            lease: lease.clone(),
+            stall_timer: None,
+            cancel_timer: None,
+            idle_timer: None,
+        });
+        self.listen(generation, events, lease, ctx);
+        self.watch_stall(ctx);
+    }
+
+    /// Takes what the agent says, one batch after the other. The place in the pool is held until the agent is gone.
+    fn listen(
+        &self,
+        generation: u64,
+        mut events: mpsc::Receiver<AgentEvent>,
+        lease: Option<Arc<Lease>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let take = async move {
+            let mut batch = Vec::new();
+            events.recv_many(&mut batch, HEARD_AT_ONCE).await;
+            (events, batch)
+        };
+        beside(ctx, take, move |actor, (events, batch), ctx| {
+            let current = actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation);
+            if batch.is_empty() {
+                drop(lease);
+                if current {
+                    actor.backend.slot = None;
+                    actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
+                }
+            } else if current {
+                actor.hear(batch, ctx);
+                actor.park_or_listen(events, lease, ctx);
+            } else {
+                actor.listen(generation, events, lease, ctx);
+            }
+        });
+    }
+
+    fn park_or_listen(
+        &mut self,
+        events: mpsc::Receiver<AgentEvent>,
+        lease: Option<Arc<Lease>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let congested = self.lane.is_congested();
+        // The slot can have gone while the batch was decided; then the rest is read to its end and not heard.
+        match &mut self.backend.slot {
+            Some(slot) if congested => slot.parked = Some(events),
+            Some(slot) => {
+                let generation = slot.generation;
+                self.listen(generation, events, lease, ctx);
+            }
+            None => self.listen(0, events, lease, ctx),
+        }
+    }
+
+    /// Goes on listening once the lane has moved on.
+    pub(super) fn listen_again(&mut self, ctx: &mut Context<Self>) {
+        if self.lane.is_congested() {
+            return;
+        }
+        let Some(slot) = &mut self.backend.slot else { return };
+        if let Some(events) = slot.parked.take() {
+            let (generation, lease) = (slot.generation, slot.lease.clone());
+            self.listen(generation, events, lease, ctx);
+        }
+    }
+
+    fn hear(&mut self, batch: Vec<AgentEvent>, ctx: &mut Context<Self>) {
+        let Some(slot) = &mut self.backend.slot else { return };
+        slot.heard = Instant::now();
+        let mut out = Vec::with_capacity(batch.len());
+        for event in batch {
+            // After a kill the turn ends with the agent, not before: `cancelled` must mean that it has stopped.
+            if slot.dying && matches!(event, AgentEvent::Ended(_)) {
+                continue;
+            }
+            slot.coalescer.push(event, slot.heard, &mut out);
+        }
+        out.into_iter().for_each(|event| self.lane.push(Input::Agent(event)));
+        self.flush_later(ctx);
+        self.advance(ctx);
+    }
+
+    fn flush_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(slot) = &mut self.backend.slot else { return };
+        let Some(due) = slot.coalescer.due().filter(|_| slot.flush_timer.is_none()) else { return };
+        let pause = due.saturating_duration_since(Instant::now());
+        slot.flush_timer = Some(ctx.run_later(pause, |actor, ctx| {
+            let Some(slot) = &mut actor.backend.slot else { return };
+            slot.flush_timer = None;
+            if slot.coalescer.due().is_some_and(|due| due > Instant::now()) {
+                return actor.flush_later(ctx);
+            }
+            let mut out = Vec::new();
+            slot.coalescer.flush(&mut out);
+            out.into_iter().for_each(|event| actor.lane.push(Input::Agent(event)));
+            actor.advance(ctx);
+        }));
+    }
+
+    /// The agent is gone, or never came.
+    fn hear_end(&mut self, cause: String, ctx: &mut Context<Self>) {
+        self.lane.push(Input::AgentGone(cause));
+        self.advance(ctx);
+    }
+
+    /// A turn is about to run: a stateless agent is started for it, a warm one is kept.
+    fn ready_for_turn(&mut self, ctx: &mut Context<Self>) {
+        let Some(name) = self.state.as_ref().and_then(|state| state.running.as_ref()).map(|r| r.turn.turn.agent.clone())
+        else {
+            return;
+        };
+        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !slot.stateless) {
+            if let Some(timer) = slot.idle_timer.take() {
+                ctx.cancel_future(timer);
+            }
+            if let Some(lease) = &slot.lease {
+                lease.busy();
+            }
+            return;
+        }
+        if self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless) {
+            self.close_agent();
+            self.start_agent(&name, None, ctx);
+        }
+    }
+
+    fn tell(&mut self, command: AgentCommand, ctx: &mut Context<Self>) {
+        let Some(slot) = &mut self.backend.slot else {
+            if matches!(command, AgentCommand::Prompt(_)) {
+                self.lane.push(Input::AgentGone("the agent ended before it got the prompt".into()));
+            }
+            return;
+        };
+        slot.outgoing.push_back(command);
+        self.send_outgoing(ctx);
+    }
+
+    /// Sends what is due to the agent, in order; waits beside the actor while the agent is slow to listen.
+    fn send_outgoing(&mut self, ctx: &mut Context<Self>) {
+        let Some(slot) = self.backend.slot.as_mut().filter(|slot| !slot.sending) else { return };
+        while let Some(command) = slot.outgoing.pop_front() {
+            match slot.commands.try_send(command) {
+                Ok(()) => {}
+                // Its end is on the way through the other channel.
+                Err(mpsc::error::TrySendError::Closed(_)) => slot.outgoing.clear(),
+                Err(mpsc::error::TrySendError::Full(command)) => {
+                    slot.outgoing.push_front(command);
+                    slot.sending = true;
+                    let (commands, generation) = (slot.commands.clone(), slot.generation);
+                    beside(ctx, async move { drop(commands.reserve().await) }, move |actor, (), ctx| {
+                        if let Some(slot) = actor.backend.slot.as_mut().filter(|slot| slot.generation == generation) {
+                            slot.sending = false;
+                            actor.send_outgoing(ctx);
+                        }
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Politely first; by force when that takes too long.
+    fn cancel_agent(&mut self, ctx: &mut Context<Self>) {
+        self.tell(AgentCommand::Cancel, ctx);
+        let patience = self.deps.config.agent.cancel_timeout.0;
+        let Some(slot) = &mut self.backend.slot else {
+            self.lane.push(Input::AgentGone("the agent was gone already".into()));
+            return;
+        };
+        slot.cancel_timer = Some(ctx.run_later(patience, |actor, ctx| {
+            log::info!(session:% = actor.key; "the agent did not stop in time and is killed");
+            actor.kill_agent(ctx);
+        }));
+    }
+
+    fn kill_agent(&mut self, ctx: &mut Context<Self>) {
+        if let Some(handle) = self.backend.acquiring.take() {
+            ctx.cancel_future(handle);
+            self.lane.push(Input::AgentGone("it was stopped before its agent was started".into()));
+            return;
+        }
+        let Some(slot) = &mut self.backend.slot else {
+            self.lane.push(Input::AgentGone("the agent was gone already".into()));
+            return;
+        };
+        slot.dying = true;
+        slot.kill.kill();
+        let generation = slot.generation;
+        ctx.run_later(self.deps.config.agent.kill_grace.0 + KILL_PATIENCE, move |actor, ctx| {
+            if actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation) {
+                log::error!(session:% = actor.key; "an agent could not be killed; it is left behind");
+                actor.backend.slot = None;
+                actor.hear_end("the agent could not be killed; a process may be left behind".into(), ctx);
+            }
+        });
+    }
+
+    /// Lets the agent go. Dropping its slot kills it in order; its place in the pool is free once it is gone.
+    pub(super) fn close_agent(&mut self) {
+        self.backend.slot = None;
+        if let Some(state) = &mut self.state {
+            state.warm = None;
+        }
+    }
+
+    fn turn_over(&mut self, ctx: &mut Context<Self>) {
+        let idle_timeout = self.deps.config.pool.idle_timeout.0;
+        let Some(slot) = &mut self.backend.slot else { return };
+        for timer in [slot.stall_timer.take(), slot.cancel_timer.take(), slot.flush_timer.take()].into_iter().flatten() {
+            ctx.cancel_future(timer);
+        }
+        if slot.stateless {
+            self.backend.slot = None;
+            return;
+        }
+        if let Some(lease) = &slot.lease {
+            lease.idle();
+        }
+        let generation = slot.generation;
+        slot.idle_timer = Some(ctx.run_later(idle_timeout, move |actor, _| {
+            let same = actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation);
+            if same && actor.lane.is_idle() && actor.state.as_ref().is_none_or(|state| state.running.is_none()) {
+                actor.close_agent();
+            }
+        }));
+    }
+
+    /// Looks whether the agent has said anything, as long as a turn runs. Waiting for an answer is no stall.
+    fn watch_stall(&mut self, ctx: &mut Context<Self>) {
+        let limit = self.deps.config.agent.stall_timeout.0;
+        let Some(slot) = &mut self.backend.slot else { return };
+        let pause = limit.saturating_sub(slot.heard.elapsed()).max(Duration::from_millis(10));
+        if let Some(timer) = slot.stall_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        slot.stall_timer = Some(ctx.run_later(pause, move |actor, ctx| {
+            let running = actor.state.as_ref().and_then(|state| state.running.as_ref());
+            let asking = running.is_some_and(|running| !running.choices.is_empty());
+            let Some(slot) = &mut actor.backend.slot else { return };
+            if asking {
+                slot.heard = Instant::now();
+            }
+            if slot.heard.elapsed() >= limit {
+                actor.lane.push(Input::Stalled);
+                actor.advance(ctx);
+            } else {
+                actor.watch_stall(ctx);
+            }
+        }));
+    }
+
+    /// Sets the clock for the question that runs out first.
+    pub(super) fn watch_choices(&mut self, ctx: &mut Context<Self>) {
+        let running = self.state.as_ref().and_then(|state| state.running.as_ref());
+        let due = running.and_then(|running| running.choices.iter().map(|pending| pending.choice.expires_at).min());
+        if self.backend.choice_timer.map(|(_, at)| at) == due {
+            return;
+        }
+        if let Some((timer, _)) = self.backend.choice_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let Some(due) = due else { return };
+        let pause = due.since(Timestamp::now());
+        let timer = ctx.run_later(pause, |actor, ctx| {
+            actor.backend.choice_timer = None;
+            actor.lane.push(Input::ChoicesExpired);
+            actor.advance(ctx);
+            actor.watch_choices(ctx);
+        });
+        self.backend.choice_timer = Some((timer, due));
+    }
+}

@@ -1,0 +1,465 @@
+//! A change in the making: a copy of the state, the events that say what changed, the rows to write, and what to
+//! do once all of that is committed. Pure: time and ids come from outside, nothing here waits or does I/O.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{
+    command::Once,
+    state::{Running, State},
+};
+use crate::{
+    agents::{Answer, Capabilities, Prompt},
+    config::TimeoutOutcome,
+    error::Code,
+    gateway::Finished,
+    ids::{ChoiceId, MessageId, SessionId, SessionKey, TurnId},
+    protocol::{
+        AgentStatus, Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage,
+        Visibility, frame::Batch,
+    },
+    store::{Append, ChoiceWrite, IdempotencyRecord, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite},
+    timestamp::Timestamp,
+};
+
+/// What a decision may know beside the state.
+pub struct Env<'a> {
+    /// The time of the decision.
+    pub now: Timestamp,
+    /// Where new ids come from.
+    pub ids: &'a mut dyn Ids,
+    /// What an agent can do; none when no agent of that name is configured.
+    pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
+    /// Settings.
+    pub settings: &'a Settings,
+}
+
+/// Where new ids come from: random in service, counted in tests.
+pub trait Ids {
+    /// A fresh UUID, later than all before.
+    fn uuid(&mut self) -> uuid::Uuid;
+}
+
+/// UUIDv7 of the clock.
+pub struct RandomIds;
+
+impl Ids for RandomIds {
+    fn uuid(&mut self) -> uuid::Uuid {
+        uuid::Uuid::now_v7()
+    }
+}
+
+/// The settings that decisions depend on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Turns that may wait.
+    pub max_queue: usize,
+    /// The key of the primary session.
+    pub primary: String,
+    /// The agent of sessions that ask for none.
+    pub default_agent: String,
+    /// How long a question waits.
+    pub choice_timeout: Duration,
+    /// What it gets then.
+    pub on_timeout: TimeoutOutcome,
+    /// How often a turn that a crash cut off is run again.
+    pub retry_interrupted: u32,
+}
+
+/// What to do once the change is committed.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Start this agent for the turn that is `starting`.
+    OpenAgent(String),
+    /// Give the running turn to the agent.
+    Prompt(Box<Prompt>),
+    /// Offer a text to the agent.
+    Steer(u64, String),
+    /// Ask the agent to stop the turn; kill it when it does not.
+    CancelAgent,
+    /// Kill the agent: it is only starting, there is nothing to be polite about.
+    KillAgent,
+    /// Let the agent go: nothing runs on it.
+    CloseAgent,
+    /// Tell the agent what was chosen.
+    Answer(String, Answer),
+    /// A turn is over: tell those that wait for it.
+    Finished(Box<Finished>),
+    /// A new conversation has begun: tell those that wait for it.
+    ResetDone,
+    /// The session is gone: tell those that wait for it, and end.
+    Deleted,
+    /// A message of the agent that is not stored, for subscribers that want it.
+    Raw(Option<TurnId>, Value),
+}
+
+/// A change in the making.
+pub struct Draft {
+    /// The state as it will be; none while the session does not exist.
+    pub state: Option<State>,
+    key: SessionKey,
+    base_seq: u64,
+    /// Epoch of the log is known to the caller; the draft counts only sequence numbers.
+    next_seq: u64,
+    events: Vec<Frame>,
+    turns: Vec<(bool, Arc<TurnRecord>)>,
+    removed: Vec<TurnId>,
+    /// Whole messages.
+    pub messages: Vec<(SessionId, Message)>,
+    /// Choices.
+    pub choices: Vec<ChoiceWrite>,
+    /// Rules.
+    pub new_rules: Vec<Rule>,
+    /// Native ids.
+    pub native_ids: Vec<(SessionId, String, Option<String>)>,
+    /// Calls that must not happen twice.
+    pub calls: Vec<IdempotencyRecord>,
+    /// What to do once it is committed.
+    pub effects: Vec<Effect>,
+    session: RowChange,
+    /// True when the snapshot has changed in a way that subscribers should see at once.
+    pub visible: bool,
+}
+
+enum RowChange {
+    Keep,
+    Create,
+    Update,
+    Replace(Box<SessionRecord>),
+    Delete,
+}
+
+impl Draft {
+    /// A draft on a session that exists, or (`None`) on a key without one, whose log ends at `last_seq`.
+    #[must_use]
+    pub fn new(key: SessionKey, state: Option<State>, last_seq: u64) -> Self {
+        Self {
+            state,
+            key,
+            base_seq: last_seq,
+            next_seq: last_seq + 1,
+            events: Vec::new(),
+            turns: Vec::new(),
+            removed: Vec::new(),
+            messages: Vec::new(),
+            choices: Vec::new(),
+            new_rules: Vec::new(),
+            native_ids: Vec::new(),
+            calls: Vec::new(),
+            effects: Vec::new(),
+            session: RowChange::Keep,
+            visible: false,
+        }
+    }
+
+    /// The session's key.
+    #[must_use]
+    pub fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
+    /// Appends an event.
+    pub fn emit(&mut self, now: Timestamp, turn_id: Option<TurnId>, body: EventBody) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let event = Event { seq, body, session: self.key.clone(), turn_id, at: now };
+        self.events.push(Frame::encode(&event));
+        if let Some(state) = &mut self.state {
+            state.last_seq = seq;
+        }
+        seq
+    }
+
+    /// The newest event of the draft.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// Makes the session.
+    pub fn create(&mut self, env: &mut Env<'_>, record: SessionRecord) {
+        let oldest = self.next_seq;
+        let snapshot = record.snapshot.clone();
+        self.state = Some(State::new(record, self.next_seq - 1, oldest));
+        let changed = changed_of(&snapshot, &["id", "title", "owner", "agent", "model", "mode", "permission_mode",
+            "profile", "project_id", "visibility", "org_id", "metadata"]);
+        self.emit(env.now, None, EventBody::SessionCreated { changed });
+        self.session = RowChange::Create;
+        self.visible = true;
+    }
+
+    /// Changes the session's row; the change is stored with this draft.
+    pub fn edit_row(&mut self, now: Timestamp, edit: impl FnOnce(&mut SessionRecord)) {
+        let Some(state) = &mut self.state else { return };
+        let record = Arc::make_mut(&mut state.record);
+        edit(record);
+        record.snapshot.updated_at = now;
+        self.touch_row();
+    }
+
+    /// The session's row must be stored with this draft.
+    pub fn touch_row(&mut self) {
+        if matches!(self.session, RowChange::Keep) {
+            self.session = RowChange::Update;
+        }
+        self.visible = true;
+    }
+
+    /// Puts a new conversation in the place of the present one.
+    pub fn replace(&mut self, next: SessionRecord) {
+        let Some(state) = &mut self.state else { return };
+        let previous = Box::new(state.stored());
+        state.record = Arc::new(next);
+        state.rules = Arc::default();
+        state.native_ids = Arc::default();
+        state.commands = Value::Array(Vec::new());
+        state.warmed_up = false;
+        // Two resets in one draft leave the conversation between them unused, so only the first one counts.
+        if matches!(self.session, RowChange::Keep | RowChange::Update) {
+            self.session = RowChange::Replace(previous);
+        }
+        self.visible = true;
+    }
+
+    /// Ends the session.
+    pub fn delete(&mut self) {
+        self.session = RowChange::Delete;
+        self.state = None;
+    }
+
+    /// A turn is new or has changed: its latest version is stored with this draft.
+    pub fn put_turn(&mut self, turn: &Arc<TurnRecord>, new: bool) {
+        match self.turns.iter_mut().find(|(_, known)| known.turn.id == turn.turn.id) {
+            Some((_, known)) => *known = Arc::clone(turn),
+            None => self.turns.push((new, Arc::clone(turn))),
+        }
+    }
+
+    /// A turn record is to be forgotten: a steered text that the agent took.
+    pub fn remove_turn(&mut self, id: TurnId) {
+        match self.turns.iter().position(|(_, known)| known.turn.id == id) {
+            Some(at) if self.turns.get(at).is_some_and(|(new, _)| *new) => drop(self.turns.remove(at)),
+            found => {
+                found.map(|at| self.turns.remove(at));
+                self.removed.push(id);
+            }
+        }
+    }
+
+    /// Remembers the outcome of a call that must not happen twice.
+    pub fn remember(&mut self, now: Timestamp, once: &Once, outcome: String) {
+        self.calls.push(IdempotencyRecord {
+            scope: once.scope.clone(),
+            key: once.key.clone(),
+            request_hash: once.request_hash.clone(),
+            outcome,
+            created_at: now,
+        });
+    }
+
+    /// Adds a whole message to the transcript, with its two events.
+    pub fn add_message(&mut self, now: Timestamp, message: Message) {
+        let (turn_id, message_id, role) = (message.turn_id, message.id, message.role);
+        self.emit(now, turn_id, EventBody::MessageStarted { message_id, role });
+        self.complete_message(now, message);
+    }
+
+    /// Ends a message whose start and deltas have been told.
+    pub fn complete_message(&mut self, now: Timestamp, message: Message) {
+        let Some(conversation) = self.state.as_ref().map(State::id) else { return };
+        let preview = match message.role {
+            Role::User | Role::Assistant => Some(message.text()).filter(|text| !text.is_empty()),
+            Role::Tool | Role::System => None,
+        };
+        self.edit_row(now, |record| {
+            record.snapshot.message_count += 1;
+            if let Some(text) = preview {
+                record.snapshot.last_message_preview = Some(first_chars(&text, 120));
+            }
+        });
+        self.messages.push((conversation, message.clone()));
+        self.emit(now, message.turn_id, EventBody::MessageCompleted { message: Box::new(message) });
+    }
+
+    /// The running turn, to change it.
+    pub fn running(&mut self) -> Option<&mut Running> {
+        self.state.as_mut()?.running.as_mut()
+    }
+
+    /// True when there is nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.turns.is_empty()
+            && self.removed.is_empty()
+            && self.native_ids.is_empty()
+            && matches!(self.session, RowChange::Keep)
+    }
+
+    /// The commit for a log that is claimed with `epoch`. Takes the rows and events out of the draft.
+    pub fn take_append(&mut self, epoch: i64, now: Timestamp) -> Append {
+        let session = match (std::mem::replace(&mut self.session, RowChange::Keep), &self.state) {
+            (RowChange::Create, Some(state)) => SessionWrite::Create(Box::new(state.stored())),
+            (RowChange::Update, Some(state)) => SessionWrite::Update(Box::new(state.stored())),
+            (RowChange::Replace(previous), Some(state)) => {
+                SessionWrite::Replace { previous, next: Box::new(state.stored()) }
+            }
+            (RowChange::Delete, _) => SessionWrite::Delete,
+            (_, _) => SessionWrite::Keep,
+        };
+        let mut turns: Vec<TurnWrite> = Vec::with_capacity(self.turns.len() + self.removed.len());
+        for (new, turn) in self.turns.drain(..) {
+            let record = Box::new((*turn).clone());
+            turns.push(if new { TurnWrite::Insert(record) } else { TurnWrite::Update(record) });
+        }
+        turns.extend(self.removed.drain(..).map(TurnWrite::Remove));
+        Append {
+            key: self.key.clone(),
+            epoch,
+            expected_seq: self.base_seq,
+            events: Batch::new(std::mem::take(&mut self.events)),
+            at: now,
+            session,
+            turns,
+            messages: std::mem::take(&mut self.messages),
+            choices: std::mem::take(&mut self.choices),
+            rules: std::mem::take(&mut self.new_rules),
+            native_ids: std::mem::take(&mut self.native_ids),
+            idempotency: self.calls.clone(),
+        }
+    }
+}
+
+/// The first `limit` characters of a text.
+#[must_use]
+pub fn first_chars(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
+}
+
+/// The named fields of a snapshot, for a `changed` object.
+#[must_use]
+pub fn changed_of(snapshot: &Snapshot, names: &[&str]) -> Map<String, Value> {
+    let Ok(Value::Object(mut all)) = serde_json::to_value(snapshot) else { return Map::new() };
+    names.iter().filter_map(|name| all.remove(*name).map(|value| ((*name).to_owned(), value))).collect()
+}
+
+impl Env<'_> {
+    /// A fresh turn id.
+    pub fn turn_id(&mut self) -> TurnId {
+        self.ids.uuid().into()
+    }
+
+    /// A fresh message id.
+    pub fn message_id(&mut self) -> MessageId {
+        self.ids.uuid().into()
+    }
+
+    /// A fresh choice id.
+    pub fn choice_id(&mut self) -> ChoiceId {
+        self.ids.uuid().into()
+    }
+
+    /// A fresh session id.
+    pub fn session_id(&mut self) -> SessionId {
+        self.ids.uuid().into()
+    }
+
+    /// A new session with the defaults.
+    pub fn new_session(&mut self, key: &SessionKey, owner: &str) -> SessionRecord {
+        SessionRecord {
+            snapshot: Snapshot {
+                key: key.clone(),
+                id: self.session_id(),
+                title: "untitled".into(),
+                owner: owner.into(),
+                visibility: Visibility::Private,
+                org_id: None,
+                agent: self.settings.default_agent.clone(),
+                model: None,
+                mode: None,
+                permission_mode: "default".into(),
+                profile: None,
+                project_id: None,
+                metadata: Map::new(),
+                archived: false,
+                archived_at: None,
+                primary: key.as_str() == self.settings.primary,
+                created_at: self.now,
+                updated_at: self.now,
+                last_active_at: self.now,
+                message_count: 0,
+                last_message_preview: None,
+                busy: false,
+                queue_depth: 0,
+                live: false,
+                subscribers: 0,
+                last_seq: 0,
+                current_turn: None,
+                agent_status: AgentStatus::Idle,
+                usage: Usage::default(),
+            },
+            brief: Map::new(),
+            feedback: Value::Null,
+        }
+    }
+}
+
+/// A turn's user message.
+#[must_use]
+pub fn user_message(id: MessageId, turn: &TurnRecord, turn_id: TurnId, now: Timestamp) -> Message {
+    let mut parts = Vec::new();
+    if !turn.turn.text.is_empty() {
+        parts.push(Part::Text { text: turn.turn.text.clone() });
+    }
+    parts.extend(turn.attachments.iter().zip(&turn.turn.attachments).map(|(file, info)| Part::File {
+        name: file.name.clone(),
+        media_type: file.media_type.clone(),
+        bytes: info.bytes,
+        // The content stays with the turn: events and pages of the transcript must not carry megabytes.
+        content_base64: None,
+    }));
+    Message {
+        id,
+        role: Role::User,
+        parts,
+        turn_id: Some(turn_id),
+        agent: None,
+        client_id: turn.turn.client_id.clone(),
+        created_at: now,
+    }
+}
+
+/// The end of a turn as it is told and stored.
+pub(super) struct Ending {
+    /// The terminal state.
+    pub state: TurnState,
+    /// Why.
+    pub reason: Option<String>,
+    /// What failed.
+    pub error: Option<TurnError>,
+}
+
+impl Ending {
+    /// An end with a reason.
+    pub fn because(state: TurnState, reason: &str) -> Self {
+        let error = (state == TurnState::Failed).then(|| TurnError {
+            code: Code::AgentTimeout.as_str().into(),
+            message: "the agent said nothing for too long and was stopped; agent.stall_timeout sets the limit".into(),
+        });
+        Self { state, reason: Some(reason.to_owned()), error }
+    }
+}
+
+/// The turn as clients see it once it has ended.
+pub(super) fn ended(turn: &TurnRecord, ending: &Ending, usage: Usage, summary: Option<String>, now: Timestamp) -> Turn {
+    let mut view = turn.turn.clone();
+    view.state = ending.state;
+    view.reason.clone_from(&ending.reason);
+    view.error.clone_from(&ending.error);
+    view.usage = usage;
+    view.summary = summary;
+    view.position = None;
+    view.finished_at = Some(now);
+    view
+}

@@ -1,0 +1,260 @@
+//! The lane: one commit of a session at a time. What comes while one is under way waits, and is then decided
+//! together on what was committed, so a decision never rests on something that may fail.
+
+use std::{collections::VecDeque, sync::Arc, time::{Duration, Instant}};
+
+use actix::{AsyncContext as _, Context};
+use tokio::sync::oneshot;
+
+use super::{
+    SessionActor,
+    actor::beside,
+    command::{Command, Done},
+    draft::{Draft, Env, RandomIds},
+    messages::Fate,
+};
+use crate::{
+    agents::AgentEvent,
+    error::{ApiError, Code},
+    protocol::{Control, TurnState, frame::Batch},
+    store::AppendError,
+    timestamp::Timestamp,
+};
+
+/// Inputs that go into one commit at most.
+const BATCH: usize = 1024;
+/// With so many inputs waiting, the agent is not listened to until the lane has moved on.
+pub(super) const CONGESTED: usize = 512;
+/// The first and the longest pause before a failed commit is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Something to decide.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A client asks.
+    Command(Command, oneshot::Sender<Result<Done, ApiError>>),
+    /// The agent tells.
+    Agent(AgentEvent),
+    /// The agent is gone.
+    AgentGone(String),
+    /// A question may have run out of time.
+    ChoicesExpired,
+    /// The agent has said nothing for too long.
+    Stalled,
+    /// Take up what the last incarnation left.
+    Recover(&'static str),
+    /// The server stops: start nothing.
+    Drain,
+    /// The server stops: stop what runs.
+    GraceOver,
+}
+
+/// What waits for a commit, and whether one is under way.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    inbox: VecDeque<Input>,
+    committing: bool,
+    /// True between a failed commit and the next try.
+    resting: bool,
+    pause: Option<Duration>,
+}
+
+impl Lane {
+    pub(super) fn push(&mut self, input: Input) {
+        self.inbox.push_back(input);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.inbox.is_empty() && !self.committing
+    }
+
+    pub(super) fn is_congested(&self) -> bool {
+        self.inbox.len() >= CONGESTED
+    }
+}
+
+/// A commit under way.
+struct Commit {
+    draft: Draft,
+    batch: Arc<Batch>,
+    replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>,
+    /// What cannot be asked for again, to be decided anew when the commit fails.
+    retained: Vec<Input>,
+}
+
+impl SessionActor {
+    /// Decides what waits, unless a commit is under way.
+    pub(super) fn advance(&mut self, ctx: &mut Context<Self>) {
+        if self.lane.committing || self.lane.resting || self.lane.inbox.is_empty() {
+            return;
+        }
+        let now = Timestamp::now();
+        let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
+        let (mut replies, mut retained) = (Vec::new(), Vec::new());
+        let deps = Arc::clone(&self.deps);
+        let agents = |name: &str| deps.registry.capabilities(name);
+        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, settings: &deps.settings };
+        for _ in 0..BATCH {
+            let Some(input) = self.lane.inbox.pop_front() else { break };
+            match input {
+                Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
+                    Ok(done) => replies.push((reply, done)),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                },
+                Input::Agent(event) => {
+                    retained.push(Input::Agent(event.clone()));
+                    draft.agent_event(&mut env, event);
+                }
+                Input::AgentGone(cause) => {
+                    draft.agent_gone(&mut env, &cause);
+                    retained.push(Input::AgentGone(cause));
+                }
+                Input::ChoicesExpired => {
+                    draft.expire_choices(&mut env);
+                    retained.push(Input::ChoicesExpired);
+                }
+                Input::Stalled => {
+                    let limit = humantime::format_duration(deps.config.agent.stall_timeout.0).to_string();
+                    draft.stalled(&mut env, &limit);
+                    retained.push(Input::Stalled);
+                }
+                Input::Recover(reason) => {
+                    draft.recover(&mut env, reason);
+                    retained.push(Input::Recover(reason));
+                }
+                Input::Drain => {
+                    if let Some(state) = &mut draft.state {
+                        state.draining = true;
+                    }
+                    retained.push(Input::Drain);
+                }
+                Input::GraceOver => {
+                    draft.request_stop(TurnState::Interrupted, "shutdown");
+                    retained.push(Input::GraceOver);
+                }
+            }
+        }
+        if draft.is_empty() {
+            let batch = Batch::new(Vec::new());
+            return self.committed(Commit { draft, batch, replies, retained }, ctx);
+        }
+        let append = draft.take_append(self.epoch, now);
+        let batch = Arc::clone(&append.events);
+        let commit = Commit { draft, batch, replies, retained };
+        self.lane.committing = true;
+        let store = self.deps.store.clone();
+        beside(ctx, async move { store.append(append).await }, move |actor, result, ctx| {
+            actor.lane.committing = false;
+            match result {
+                Ok(()) => actor.committed(commit, ctx),
+                Err(AppendError::Fenced) => actor.fenced(commit, ctx),
+                Err(AppendError::Store(error)) => actor.failed(commit, error.into(), ctx),
+            }
+        });
+    }
+
+    fn decide(&mut self, draft: &mut Draft, env: &mut Env<'_>, command: &Command) -> Result<Done, ApiError> {
+        let once = match command {
+            Command::Enqueue(message) => message.once.as_ref(),
+            Command::Create { once, .. } => once.as_ref(),
+            _ => None,
+        };
+        if let Some(once) = once {
+            let known = draft.calls.iter().find(|call| call.scope == once.scope && call.key == once.key);
+            if let Some(known) = known.or_else(|| self.backend.calls.get(once)) {
+                if known.request_hash != once.request_hash {
+                    return Err(crate::gateway::key_reused());
+                }
+                return Ok(Done::Duplicate(known.outcome.clone()));
+            }
+        }
+        draft.decide(env, command)
+    }
+
+    /// What was decided is on disk: now it is true, and can be told.
+    fn committed(&mut self, mut commit: Commit, ctx: &mut Context<Self>) {
+        self.lane.pause = None;
+        self.last_seq = commit.draft.last_seq();
+        if self.epoch == 0 && commit.draft.state.is_some() {
+            // The first commit of a key claims it.
+            self.epoch = 1;
+        }
+        for call in commit.draft.calls.drain(..) {
+            self.backend.calls.insert(call);
+        }
+        self.state = commit.draft.state.take();
+        let now = Instant::now();
+        if !commit.batch.frames().is_empty() {
+            self.subscribers.publish(&commit.batch, self.deps.config.stream.max_lag_bytes.bytes(), now);
+        }
+        let count = self.subscribers.len();
+        for (reply, done) in commit.replies {
+            match done {
+                Done::Later => self.enders.push(reply),
+                Done::Snapshot(_) => {
+                    let done = self.state.as_ref().map(|state| Done::Snapshot(Box::new(state.snapshot(count))));
+                    drop(reply.send(done.ok_or_else(super::turns::no_session)));
+                }
+                done => drop(reply.send(Ok(done))),
+            }
+        }
+        let effects = std::mem::take(&mut commit.draft.effects);
+        for effect in effects {
+            self.perform(effect, ctx);
+        }
+        if commit.draft.visible
+            && count > 0
+            && let Some(state) = &self.state
+        {
+            let frame = Control::State { snapshot: Box::new(state.snapshot(count)) }.encode(&self.key, None);
+            self.subscribers.set_state(&frame);
+        }
+        self.after_commit(ctx);
+    }
+
+    fn after_commit(&mut self, ctx: &mut Context<Self>) {
+        if self.lane.inbox.is_empty() {
+            // An idle session must not keep the room that a busy moment needed.
+            self.lane.inbox.shrink_to(4);
+        }
+        self.watch_choices(ctx);
+        self.judge_later(ctx);
+        self.listen_again(ctx);
+        let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());
+        if quiet && self.state.as_ref().is_none_or(|state| state.draining) {
+            self.drainers.drain(..).for_each(|waiting| drop(waiting.send(())));
+        }
+        if self.state.is_none() && self.lane.is_idle() {
+            return self.end(Fate::Gone, ctx);
+        }
+        self.advance(ctx);
+    }
+
+    /// Nothing was written. Clients are told and may ask again; what the agent told is decided anew later, since
+    /// the agent will not tell it twice.
+    fn failed(&mut self, commit: Commit, error: ApiError, ctx: &mut Context<Self>) {
+        for (reply, _) in commit.replies {
+            drop(reply.send(Err(error.clone())));
+        }
+        for input in commit.retained.into_iter().rev() {
+            self.lane.inbox.push_front(input);
+        }
+        // Doubled with each failure in a row; a success resets it.
+        let pause = self.lane.pause.map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));
+        self.lane.pause = Some(pause);
+        self.lane.resting = true;
+        ctx.run_later(pause, |actor, ctx| {
+            actor.lane.resting = false;
+            actor.advance(ctx);
+        });
+    }
+
+    /// Somebody else owns the session: this actor's view of it is worth nothing any more.
+    fn fenced(&mut self, commit: Commit, ctx: &mut Context<Self>) {
+        log::warn!(session:% = self.key, epoch = self.epoch; "another owner has claimed the session");
+        for (reply, _) in commit.replies {
+            drop(reply.send(Err(ApiError::new(Code::Overloaded, "the session has moved; try again"))));
+        }
+        self.end(Fate::Fenced, ctx);
+    }
+}

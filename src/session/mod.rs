@@ -1,0 +1,32 @@
+//! Sessions: named, long-lived conversations, one actor each while they are live.
+//!
+//! One direction: command → decide → append → (committed) → apply → publish. A decision is made on a copy of the
+//! state ([`draft::Draft`]), which becomes the state only once it is on disk; nobody sees an event that a crash
+//! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
+//!
+//! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `turns` (the way of a
+//!   turn), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
+//! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
+//! - streams: [`outbox`], [`subscribers`], [`subscription`]
+
+pub mod actor;
+mod backend;
+pub mod coalesce;
+pub mod command;
+mod decide;
+pub mod draft;
+mod lane;
+pub mod messages;
+pub mod outbox;
+mod progress;
+pub mod queue;
+pub mod recovery;
+pub mod rope;
+pub mod state;
+pub mod subscribers;
+pub mod subscription;
+mod turns;
+pub mod workspace;
+
+pub use actor::{Deps, SessionActor};
+pub use subscription::{Item, Subscription};

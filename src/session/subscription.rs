@@ -1,0 +1,239 @@
+//! One stream of one session, for one subscriber, on any transport.
+//!
+//! Replay and live are joined without a gap: the session names its newest event and begins to fill the outbox in
+//! one message; everything up to that event is read from the store, everything after it comes out of the outbox.
+//! A subscriber that is far behind reads pages first and joins when it is near. It is pulled, so its memory is a
+//! page of events and its outbox, whatever the client does.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use bytestring::ByteString;
+
+use super::{
+    SessionActor,
+    messages::{Join, Joined, Leave},
+    outbox::{Outbox, Taken, Waiting},
+};
+use crate::{
+    gateway::{Filter, From},
+    ids::SessionKey,
+    protocol::{
+        Control, Frame,
+        frame::{Batch, EndReason},
+    },
+    store::{Store, StoreError},
+    timestamp::Timestamp,
+};
+
+/// Events in one page of a replay.
+const PAGE_EVENTS: usize = 2048;
+/// Bytes in one page of a replay.
+const PAGE_BYTES: usize = 256 * 1024;
+/// A subscriber that has at most so many events to read joins the live stream and reads them meanwhile.
+const NEAR: u64 = 2048;
+
+/// A piece of a stream.
+#[derive(Debug, Clone)]
+pub enum Item {
+    /// All events of a commit, or of a page of the log.
+    Events(Arc<Batch>),
+    /// Some events, in order.
+    Frames(Vec<Frame>),
+    /// A control frame: its type and its JSON.
+    Control(&'static str, ByteString),
+    /// The stream is over: show the `stream.end` frame and close.
+    End(EndReason, ByteString),
+    /// A stream of one turn has shown its `turn.finished`: close without a frame.
+    Done,
+}
+
+enum Phase {
+    /// Ask the session to join; say hello first when it is the first time.
+    Join,
+    /// Read up to this event; then go on with the outbox when `live`, else join.
+    Replay { until: u64, live: bool },
+    /// Take from the outbox.
+    Live,
+    /// Nothing more.
+    Over,
+}
+
+/// A stream of one session. Dropping it unsubscribes; that cancels nothing.
+pub struct Subscription {
+    key: SessionKey,
+    session: Addr<SessionActor>,
+    store: Store,
+    outbox: Arc<Outbox>,
+    filter: Filter,
+    from: From,
+    id: Option<u64>,
+    /// The last event that was shown or passed over.
+    cursor: u64,
+    phase: Phase,
+    /// Things to show before anything else.
+    ready: std::collections::VecDeque<Item>,
+}
+
+impl Subscription {
+    /// A stream that has not begun yet.
+    #[must_use]
+    pub fn new(key: SessionKey, session: Addr<SessionActor>, store: Store, from: From, filter: Filter) -> Self {
+        let outbox = Arc::default();
+        let ready = std::collections::VecDeque::new();
+        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready }
+    }
+
+    /// The last event that was shown or passed over: the cursor to come back with.
+    #[must_use]
+    pub const fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The next piece; none after [`Item::End`] or [`Item::Done`]. Cancel safe.
+    pub async fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
+            }
+            match self.phase {
+                Phase::Over => return None,
+                Phase::Join => self.join().await,
+                Phase::Replay { until, live } if self.cursor >= until => {
+                    self.phase = if live { Phase::Live } else { Phase::Join };
+                }
+                Phase::Replay { until, .. } => match self.replay(until).await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        log::warn!(session:% = self.key, error:% = error; "a stream could not be replayed");
+                        self.end(EndReason::StoreUnavailable);
+                    }
+                },
+                Phase::Live => match self.outbox.take().await {
+                    Taken::Item(Waiting::Events(batch)) => self.show(batch),
+                    Taken::Item(Waiting::Control(kind, frame)) => {
+                        if self.wants_control(kind) {
+                            self.ready.push_back(Item::Control(kind, frame));
+                        }
+                    }
+                    Taken::Lagging => self.phase = Phase::Join,
+                    Taken::End(reason) => self.end(reason),
+                },
+            }
+        }
+    }
+
+    async fn join(&mut self) {
+        let after = match (self.id, self.from) {
+            (None, From::Now) => None,
+            (None, From::After(after)) => Some(after),
+            (Some(_), _) => Some(self.cursor),
+        };
+        let first = self.id.is_none();
+        let outbox = Arc::clone(&self.outbox);
+        let join = Join { id: self.id, outbox, raw: self.filter.raw, after, near: NEAR, hello: first };
+        let Ok(Joined { id, oldest_seq, last_seq, live, snapshot }) = self.session.send(join).await else {
+            // A session that ends on purpose says why; one that is just gone has failed.
+            return self.end(match self.outbox.try_take() {
+                Some(Taken::End(reason)) => reason,
+                _ => EndReason::SessionFailed,
+            });
+        };
+        self.id = Some(id);
+        if first && self.filter.turn.is_none() && let Some(snapshot) = snapshot {
+            let hello = Control::Hello { snapshot, oldest_seq, last_seq, at: Timestamp::now() };
+            self.ready.push_back(Item::Control("session.hello", hello.encode(&self.key, None)));
+        }
+        let after = after.unwrap_or(last_seq);
+        let (cursor, gap) = if after > last_seq {
+            (oldest_seq.saturating_sub(1), Some((last_seq + 1, after, "unknown_cursor")))
+        } else if after.saturating_add(1) < oldest_seq {
+            (oldest_seq - 1, Some((after + 1, oldest_seq - 1, "pruned")))
+        } else {
+            (after, None)
+        };
+        if let Some((from, to, reason)) = gap {
+            let gap = Control::Gap { from, to, reason };
+            self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
+        }
+        self.cursor = cursor;
+        self.phase = Phase::Replay { until: last_seq, live };
+    }
+
+    async fn replay(&mut self, until: u64) -> Result<(), StoreError> {
+        let page = self.store.events(&self.key, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
+        let events = page.map(|page| page.events).unwrap_or_default();
+        if events.is_empty() {
+            // Pruned under the reader, or a log without its end: joining again tells which.
+            self.cursor = until;
+            return Ok(());
+        }
+        let decoded: Result<Vec<Frame>, _> = events.iter().map(|event| Frame::decode(event)).collect();
+        let mut frames = decoded.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", self.key)))?;
+        frames.retain(|frame| frame.seq <= until);
+        self.show(Batch::new(frames));
+        Ok(())
+    }
+
+    /// Shows the events of a batch that are new to this stream and pass its filter.
+    fn show(&mut self, batch: Arc<Batch>) {
+        let cursor = self.cursor;
+        let Some(last) = batch.frames().last().map(|frame| frame.seq) else { return };
+        if last <= cursor {
+            return;
+        }
+        self.cursor = last;
+        let all_new = batch.frames().first().is_some_and(|frame| frame.seq > cursor);
+        if all_new && self.filter.types.is_empty() && self.filter.turn.is_none() {
+            return self.ready.push_back(Item::Events(batch));
+        }
+        let filter = &self.filter;
+        let new = batch.frames().iter().filter(|frame| frame.seq > cursor);
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut done = false;
+        for frame in new.filter(|frame| filter.turn.is_none() || frame.turn_id == filter.turn) {
+            if passes(&filter.types, &frame.kind) {
+                frames.push(frame.clone());
+            }
+            done = filter.turn.is_some() && &*frame.kind == "turn.finished";
+            if done {
+                break;
+            }
+        }
+        if !frames.is_empty() {
+            self.ready.push_back(Item::Frames(frames));
+        }
+        if done {
+            self.ready.push_back(Item::Done);
+            self.phase = Phase::Over;
+        }
+    }
+
+    fn wants_control(&self, kind: &str) -> bool {
+        match kind {
+            "session.state" => self.filter.turn.is_none() && passes(&self.filter.types, kind),
+            "agent.raw" => self.filter.raw,
+            _ => true,
+        }
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        let frame = Control::End { reason, retry: reason.retry() }.encode(&self.key, None);
+        self.ready.push_back(Item::End(reason, frame));
+        self.phase = Phase::Over;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.session.do_send(Leave { id });
+        }
+    }
+}
+
+/// True when an event type has one of the prefixes, or when there are none.
+fn passes(prefixes: &[String], kind: &str) -> bool {
+    prefixes.is_empty() || prefixes.iter().any(|prefix| kind.starts_with(prefix.as_str()))
+}
+

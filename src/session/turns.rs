@@ -1,0 +1,414 @@
+//! The way of a turn: accepted, started, asked to stop, settled. Decisions on a [`Draft`]; pure.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    command::Enqueue,
+    draft::{Draft, Effect, Ending, Env, ended, first_chars, user_message},
+    state::{PendingEnd, Running, State, Stop},
+};
+use crate::{
+    agents::{Answer, Prompt},
+    error::{ApiError, Code},
+    gateway::{Accepted, Finished},
+    ids::TurnId,
+    protocol::{
+        AgentStatus, EventBody, Policy, ResolvedBy, Turn, TurnError, TurnState, Usage, event::Resumed,
+        turn::AttachmentInfo,
+    },
+    store::{ChoiceWrite, TurnRecord},
+};
+
+/// The fault of a decision that meets no session; the gateway answers 404 before that.
+pub(super) fn no_session() -> ApiError {
+    ApiError::new(Code::SessionNotFound, "there is no session of that key")
+}
+
+impl Draft {
+    /// Accepts a message, as its policy says.
+    ///
+    /// # Errors
+    /// `session_archived`, `session_busy`, `queue_full`.
+    pub fn enqueue(&mut self, env: &mut Env<'_>, message: &Enqueue) -> Result<Accepted, ApiError> {
+        if self.state.is_none() {
+            let mut record = env.new_session(self.key(), &message.user);
+            if let Some(agent) = &message.agent {
+                record.snapshot.agent.clone_from(agent);
+            }
+            self.create(env, record);
+        }
+        let Some(state) = &self.state else { return Err(no_session()) };
+        if state.record.snapshot.archived {
+            return Err(ApiError::new(Code::SessionArchived, "the session is archived; PATCH archived to false first"));
+        }
+        if message.policy == Policy::Reject && state.busy() {
+            return Err(ApiError::new(Code::SessionBusy, "a turn runs or waits, and the policy is to be refused then"));
+        }
+        let waits = state.queue.len() + state.running.as_ref().map_or(0, |running| running.steers.len());
+        if waits >= env.settings.max_queue && message.policy != Policy::Replace && state.running.is_some() {
+            return Err(ApiError::new(Code::QueueFull, format!("{waits} turns wait already"))
+                .with("depth", waits)
+                .with("limit", env.settings.max_queue));
+        }
+        let steer = message.policy == Policy::Steer
+            && state.running.as_ref().is_some_and(|running| {
+                running.stop.is_none() && (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.steer)
+            });
+        let record = new_turn(env, state, message);
+        if steer {
+            return self.offer(env, message, record);
+        }
+        match message.policy {
+            Policy::Replace => self.drop_queued(env, "replaced"),
+            Policy::Interrupt => self.request_stop(TurnState::Cancelled, "interrupt"),
+            Policy::Enqueue | Policy::Steer | Policy::Reject => {}
+        }
+        let first = matches!(message.policy, Policy::Interrupt | Policy::Steer);
+        let (id, seq) = self.admit(env, record, first, true)?;
+        if let Some(once) = &message.once {
+            self.remember(env.now, once, format!(r#"{{"turn":"{id}"}}"#));
+        }
+        self.pump(env);
+        let Some(state) = &self.state else { return Err(no_session()) };
+        let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
+        let position = state.queue.position(id).unwrap_or(0);
+        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+    }
+
+    /// A turn that ended within this very draft, as when its agent is not configured any more.
+    fn settled(&self, id: TurnId) -> Option<Turn> {
+        self.effects.iter().find_map(|effect| match effect {
+            Effect::Finished(finished) if finished.turn.id == id => Some(finished.turn.clone()),
+            _ => None,
+        })
+    }
+
+    /// Offers a text to the running turn. It is stored before the agent hears of it, so a crash cannot lose it.
+    fn offer(&mut self, env: &mut Env<'_>, message: &Enqueue, mut record: TurnRecord) -> Result<Accepted, ApiError> {
+        let last_seq = self.last_seq();
+        let Some(running) = self.running() else { return Err(no_session()) };
+        let turn = running.view();
+        record.steers = Some(turn.id);
+        let record = Arc::new(record);
+        let number = running.next_steer;
+        running.next_steer += 1;
+        running.steers.push((number, Arc::clone(&record)));
+        let started = running.turn.turn.state == TurnState::Running;
+        let seq = running.turn.first_seq.max(1);
+        self.put_turn(&record, true);
+        if let Some(once) = &message.once {
+            self.remember(env.now, once, format!(r#"{{"steered":"{}"}}"#, turn.id));
+        }
+        if started {
+            self.effects.push(Effect::Steer(number, message.text.clone()));
+        }
+        debug_assert!(seq <= last_seq.max(1));
+        Ok(Accepted { turn, position: 0, steered: true, seq })
+    }
+
+    /// Puts a turn into the queue and tells of it.
+    pub(super) fn admit(
+        &mut self,
+        env: &mut Env<'_>,
+        mut record: TurnRecord,
+        first: bool,
+        new: bool,
+    ) -> Result<(TurnId, u64), ApiError> {
+        record.first_seq = self.last_seq() + 1;
+        record.steers = None;
+        let Some(state) = &mut self.state else { return Err(no_session()) };
+        let turn = if first { state.queue.push_front(record) } else { state.queue.push_back(record) };
+        let id = turn.turn.id;
+        let position = state.queue.position(id).unwrap_or(0);
+        self.put_turn(&turn, new);
+        let view = Turn { position: Some(position), ..turn.turn.clone() };
+        let seq = self.emit(env.now, Some(id), EventBody::TurnQueued { turn: Box::new(view), position });
+        let now = env.now;
+        self.edit_row(now, |record| record.snapshot.last_active_at = now);
+        Ok((id, seq))
+    }
+
+    /// Settles all queued turns as cancelled.
+    pub fn drop_queued(&mut self, env: &mut Env<'_>, reason: &str) {
+        let dropped = self.state.as_mut().map(|state| state.queue.drain()).unwrap_or_default();
+        for turn in dropped {
+            self.settle(env, &turn, &Ending::because(TurnState::Cancelled, reason), Usage::default(), String::new());
+        }
+    }
+
+    /// Asks for the running turn to be stopped; the first one who asks decides what it becomes.
+    pub fn request_stop(&mut self, state: TurnState, reason: &str) {
+        let Some(running) = self.running() else { return };
+        if running.stop.is_some() {
+            return;
+        }
+        running.stop = Some(Stop { state, reason: reason.to_owned() });
+        let starting = running.turn.turn.state == TurnState::Starting;
+        self.visible = true;
+        self.effects.push(if starting { Effect::KillAgent } else { Effect::CancelAgent });
+    }
+
+    /// Starts what can start: an end that waits, or else the next turn.
+    pub fn pump(&mut self, env: &mut Env<'_>) {
+        loop {
+            let Some(state) = &mut self.state else { return };
+            if state.running.is_some() {
+                return;
+            }
+            match state.pending_end.take() {
+                Some(PendingEnd::Reset) => self.begin_conversation(env),
+                Some(PendingEnd::Delete) => return self.end_session(env),
+                None if state.draining => return,
+                None => {
+                    let Some(turn) = state.queue.pop() else { return };
+                    self.launch(env, turn);
+                }
+            }
+        }
+    }
+
+    /// Takes a turn out of the queue: to a warm agent at once, else its agent is opened first.
+    fn launch(&mut self, env: &mut Env<'_>, mut turn: Arc<TurnRecord>) {
+        let Some(state) = &mut self.state else { return };
+        let agent = turn.turn.agent.clone();
+        let Some(capabilities) = (env.agents)(&agent) else {
+            let error = TurnError {
+                code: Code::AgentUnavailable.as_str().into(),
+                message: format!("no agent {agent:?} is configured any more; PATCH the session's agent, or configure it"),
+            };
+            let ending = Ending { state: TurnState::Failed, reason: None, error: Some(error) };
+            return self.settle(env, &turn, &ending, Usage::default(), String::new());
+        };
+        let ready = capabilities.stateless || state.warm.as_deref() == Some(&agent);
+        Arc::make_mut(&mut turn).turn.state = TurnState::Starting;
+        state.running = Some(Running::new(Arc::clone(&turn)));
+        if ready {
+            let cold = capabilities.stateless && !state.warmed_up;
+            let resumed = cold.then(|| {
+                let fresh = state.record.snapshot.message_count == 0 || !capabilities.replay;
+                if fresh { Resumed::New } else { Resumed::Replayed }
+            });
+            self.begin(env, cold, resumed, None);
+        } else {
+            self.put_turn(&turn, false);
+            self.touch_row();
+            self.effects.push(Effect::OpenAgent(agent));
+        }
+    }
+
+    /// The agent is ready: the turn runs from here. Committed before the agent gets the prompt, so that no crash
+    /// can make it run twice.
+    pub(super) fn begin(&mut self, env: &mut Env<'_>, cold: bool, resumed: Option<Resumed>, model: Option<String>) {
+        let now = env.now;
+        let Some(state) = &mut self.state else { return };
+        let session = &state.record.snapshot;
+        let (session_mode, permission) = (session.mode.clone(), session.permission_mode.clone());
+        let model = state.running.as_ref().and_then(|running| running.turn.turn.model.clone()).or(model);
+        state.warmed_up = true;
+        let Some(running) = &mut state.running else { return };
+        let turn = Arc::make_mut(&mut running.turn);
+        turn.turn.state = TurnState::Running;
+        turn.turn.started_at = Some(now);
+        let agent = turn.turn.agent.clone();
+        let prompt = Prompt {
+            text: turn.turn.text.clone(),
+            attachments: Arc::clone(&turn.attachments),
+            model: turn.turn.model.clone(),
+            mode: turn.mode.clone().or(session_mode),
+            permission_mode: turn.permission_mode.clone().unwrap_or(permission),
+        };
+        let turn = Arc::clone(&running.turn);
+        let steers: Vec<Effect> =
+            running.steers.iter().map(|(number, text)| Effect::Steer(*number, text.turn.text.clone())).collect();
+        let id = turn.turn.id;
+        self.put_turn(&turn, false);
+        self.emit(now, Some(id), EventBody::TurnStarted { agent, model, cold_start: cold, resumed });
+        let message = user_message(env.message_id(), &turn, id, now);
+        self.add_message(now, message);
+        self.edit_row(now, |record| {
+            record.snapshot.agent_status = AgentStatus::Working;
+            record.snapshot.last_active_at = now;
+        });
+        self.effects.push(Effect::Prompt(Box::new(prompt)));
+        self.effects.extend(steers);
+    }
+
+    /// The running turn has ended: settles its tools, questions, message and offered texts, then goes on.
+    pub(super) fn finish(&mut self, env: &mut Env<'_>, ending: &Ending) {
+        self.settle_tools(env, ending.state);
+        self.settle_choices(env, ResolvedBy::TurnEnded);
+        self.close_message(env);
+        let Some(state) = &mut self.state else { return };
+        let Some(running) = state.running.take() else { return };
+        let usage = running.usage;
+        self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
+        let now = env.now;
+        self.edit_row(now, |record| {
+            record.snapshot.usage = record.snapshot.usage.plus(usage);
+            record.snapshot.last_active_at = now;
+            let failed = ending.state == TurnState::Failed;
+            record.snapshot.agent_status = if failed { AgentStatus::Error } else { AgentStatus::Idle };
+        });
+        // What the agent did not take becomes turns of their own, in the order in which it came, before the others.
+        for (_, text) in running.steers.into_iter().rev() {
+            if self.admit(env, (*text).clone(), true, false).is_err() {
+                return;
+            }
+        }
+        self.pump(env);
+    }
+
+    /// Gives a turn its terminal state and tells of it.
+    pub(super) fn settle(
+        &mut self,
+        env: &mut Env<'_>,
+        turn: &Arc<TurnRecord>,
+        ending: &Ending,
+        usage: Usage,
+        response: String,
+    ) {
+        let summary = Some(first_chars(&response, 500)).filter(|text| !text.is_empty());
+        let view = ended(turn, ending, usage, summary.clone(), env.now);
+        let mut record = (**turn).clone();
+        record.turn = view.clone();
+        self.put_turn(&Arc::new(record), false);
+        let body = EventBody::TurnFinished {
+            state: ending.state,
+            reason: ending.reason.clone(),
+            error: ending.error.clone(),
+            usage,
+            summary,
+        };
+        self.emit(env.now, Some(view.id), body);
+        self.touch_row();
+        self.effects.push(Effect::Finished(Box::new(Finished { turn: view, response })));
+    }
+
+    /// Ends tool calls without a result.
+    fn settle_tools(&mut self, env: &Env<'_>, state: TurnState) {
+        let Some(running) = self.running() else { return };
+        let id = running.turn.turn.id;
+        let Some(message) = &mut running.message else { return };
+        let open: Vec<String> = message.open_tools().map(|tool| tool.call.call_id.clone()).collect();
+        for call_id in open {
+            self.end_tool(env.now, id, call_id, Value::String(format!("the turn ended first: {}", state.as_str())), true);
+        }
+    }
+
+    /// Ends questions that nobody will answer any more.
+    pub(super) fn settle_choices(&mut self, env: &Env<'_>, by: ResolvedBy) {
+        let Some(running) = self.running() else { return };
+        let id = running.turn.turn.id;
+        for pending in std::mem::take(&mut running.choices) {
+            self.resolve(env, id, pending, serde_json::json!({ "cancelled": true }), Answer::Cancelled, by);
+        }
+    }
+
+    /// Settles one question: the agent is told, the clients are told, the row is written.
+    pub(super) fn resolve(
+        &mut self,
+        env: &Env<'_>,
+        turn: TurnId,
+        pending: super::state::PendingChoice,
+        outcome: Value,
+        answer: Answer,
+        by: ResolvedBy,
+    ) {
+        let choice_id = pending.choice.id;
+        let source = match by {
+            ResolvedBy::Api => "api",
+            ResolvedBy::Ws => "ws",
+            ResolvedBy::Timeout => "timeout",
+            ResolvedBy::TurnEnded => "turn_ended",
+            ResolvedBy::Rule => "rule",
+        };
+        self.choices.push(ChoiceWrite::Resolve {
+            id: choice_id,
+            outcome: outcome.clone(),
+            source: source.into(),
+            at: env.now,
+        });
+        self.emit(env.now, Some(turn), EventBody::ChoiceResolved { choice_id, outcome, source: by });
+        self.visible = true;
+        self.effects.push(Effect::Answer(pending.ask_id, answer));
+    }
+
+    fn begin_conversation(&mut self, env: &mut Env<'_>) {
+        let Some(state) = &self.state else { return };
+        let mut record = (*state.record).clone();
+        let previous = record.snapshot.id;
+        record.snapshot.id = env.session_id();
+        record.snapshot.created_at = env.now;
+        record.snapshot.updated_at = env.now;
+        record.snapshot.last_active_at = env.now;
+        record.snapshot.message_count = 0;
+        record.snapshot.last_message_preview = None;
+        record.snapshot.usage = Usage::default();
+        record.snapshot.agent_status = AgentStatus::Idle;
+        record.feedback = Value::Null;
+        let changed = [("id", record.snapshot.id), ("previous_id", previous)];
+        let changed = changed.into_iter().map(|(name, id)| (name.to_owned(), id.to_string().into())).collect();
+        self.emit(env.now, None, EventBody::SessionReset { changed });
+        self.replace(record);
+        self.effects.extend([Effect::CloseAgent, Effect::ResetDone]);
+    }
+
+    fn end_session(&mut self, env: &mut Env<'_>) {
+        let Some(id) = self.state.as_ref().map(State::id) else { return };
+        let changed = [("id".to_owned(), Value::String(id.to_string()))].into_iter().collect();
+        self.emit(env.now, None, EventBody::SessionDeleted { changed });
+        self.delete();
+        self.effects.extend([Effect::CloseAgent, Effect::Deleted]);
+    }
+}
+
+fn new_turn(env: &mut Env<'_>, state: &State, message: &Enqueue) -> TurnRecord {
+    let session = &state.record.snapshot;
+    let agent = message.agent.clone().unwrap_or_else(|| session.agent.clone());
+    // The session's model belongs to the session's agent; another agent starts with its own default.
+    let default_model = if agent == session.agent { session.model.clone() } else { None };
+    let attachments = message.attachments.iter().map(|file| AttachmentInfo {
+        name: file.name.clone(),
+        media_type: file.media_type.clone(),
+        bytes: decoded_length(&file.content_base64),
+    });
+    TurnRecord {
+        turn: Turn {
+            id: env.turn_id(),
+            session: session.key.clone(),
+            state: TurnState::Queued,
+            source: message.source.clone(),
+            client_id: message.client_id.clone(),
+            text: message.text.clone(),
+            attachments: attachments.collect(),
+            metadata: message.metadata.clone(),
+            agent,
+            model: message.model.clone().or(default_model),
+            position: None,
+            attempt: message.attempt,
+            created_at: env.now,
+            started_at: None,
+            finished_at: None,
+            error: None,
+            reason: None,
+            summary: None,
+            usage: Usage::default(),
+            continued_from: message.continued_from,
+        },
+        conversation: session.id,
+        rank: 0,
+        mode: message.mode.clone(),
+        permission_mode: message.permission_mode.clone(),
+        attachments: Arc::clone(&message.attachments),
+        first_seq: 0,
+        steers: None,
+    }
+}
+
+/// Bytes that a base64 text stands for, without decoding it.
+fn decoded_length(base64: &str) -> u64 {
+    let digits = base64.trim_end_matches('=').len();
+    u64::try_from(digits.saturating_mul(3) / 4).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,99 @@
+//! Where an agent works, and what it gets of the conversation so far.
+
+use std::{path::PathBuf, sync::Arc};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    agents::Transcript,
+    config::Config,
+    ids::{SessionId, SessionKey, TurnId},
+    protocol::{Message, Part, Role},
+    store::Store,
+};
+
+/// Messages that a replay takes up at most: the newest.
+const REPLAYED_MESSAGES: u32 = 1000;
+
+/// The folder in which `agent` works for a session: the configured one, or one of the session's own under the data
+/// dir, made if it is not there.
+///
+/// # Errors
+/// Text that says which folder cannot be used and why.
+pub fn prepare(config: &Config, agent: &str, key: &SessionKey) -> Result<PathBuf, String> {
+    let configured = config.agents.get(agent).and_then(|agent| agent.cwd.clone());
+    let needed = configured.is_some() || config.agents.get(agent).is_some_and(|agent| !agent.command.is_empty());
+    let folder = configured.unwrap_or_else(|| config.data_dir().join("workspaces").join(folder_name(key)));
+    if needed {
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be used: {error}", folder.display()))?;
+        return folder.canonicalize().map_err(|error| format!("{} cannot be used: {error}", folder.display()));
+    }
+    Ok(folder)
+}
+
+/// A folder name for a key: readable, and different for different keys also where only odd characters differ.
+fn folder_name(key: &SessionKey) -> String {
+    let readable: String = key.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
+    let digest = Sha256::digest(key.as_str().as_bytes());
+    let tail: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    format!("{readable}-{tail}")
+}
+
+/// Reads the conversation so far, without the message of the turn that is about to run.
+#[must_use]
+pub fn transcript(store: &Store, key: &SessionKey, conversation: SessionId, without: Option<TurnId>) -> Arc<dyn Transcript> {
+    Arc::new(StoredTranscript { store: store.clone(), key: key.clone(), conversation, without })
+}
+
+struct StoredTranscript {
+    store: Store,
+    key: SessionKey,
+    conversation: SessionId,
+    without: Option<TurnId>,
+}
+
+impl Transcript for StoredTranscript {
+    fn load(&self) -> BoxFuture<'static, Result<Vec<Message>, String>> {
+        let (store, key) = (self.store.clone(), self.key.clone());
+        let (conversation, without) = (self.conversation, self.without);
+        async move {
+            let loaded = store.transcript(conversation, REPLAYED_MESSAGES).await.map_err(|error| error.to_string())?;
+            let mut messages: Vec<Message> = loaded.into_iter().filter(|message| message.turn_id != without).collect();
+            for message in messages.iter_mut().filter(|message| message.role == Role::User) {
+                with_files(&store, &key, message).await?;
+            }
+            Ok(messages)
+        }
+        .boxed()
+    }
+}
+
+/// Puts the content of images back, which the transcript does not keep.
+async fn with_files(store: &Store, key: &SessionKey, message: &mut Message) -> Result<(), String> {
+    let is_image = |part: &Part| matches!(part, Part::File { media_type, .. } if media_type.starts_with("image/"));
+    let Some(turn) = message.turn_id.filter(|_| message.parts.iter().any(is_image)) else { return Ok(()) };
+    let Some(record) = store.turn(key, turn).await.map_err(|error| error.to_string())? else { return Ok(()) };
+    let files = message.parts.iter_mut().filter(|part| matches!(part, Part::File { .. }));
+    for (part, file) in files.zip(record.attachments.iter()) {
+        if let Part::File { content_base64, media_type, .. } = part
+            && media_type.starts_with("image/")
+        {
+            *content_base64 = Some(file.content_base64.clone());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_differ_in_odd_characters_get_different_folders() {
+        let name = |key: &str| folder_name(&key.parse().unwrap());
+        assert_ne!(name("a:b"), name("a.b"));
+        assert!(name("..").starts_with("__-") && !name("a:b/".trim_end_matches('/')).contains(':'));
+        assert!(name(&"x".repeat(200)).len() < 100);
+    }
+}
