@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::store::StoreError;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident, $name:literal, $kind:literal, $status:literal;)*) => {
         /// An error code of the wire. Codes are never renamed or reused.
@@ -185,3 +187,19 @@ impl std::fmt::Display for ApiError {
 }
 
 impl std::error::Error for ApiError {}
+
+impl From<StoreError> for ApiError {
+    /// The cause goes to the log, once and here, and not to the client.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(cause) => {
+                log::warn!(cause; "the store is not available");
+                Self::new(Code::StoreUnavailable, "The database is not available now; try again.")
+            }
+            StoreError::Corrupt(cause) | StoreError::Setup(cause) => {
+                log::error!(cause; "the store failed");
+                Self::new(Code::Internal, "Something went wrong inside; the server's log says what.")
+            }
+        }
+    }
+}

@@ -10,9 +10,47 @@
 //! - What was acknowledged is on disk (`durability = "full"`) or at least out of this process (`"normal"`).
 //! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
 
+mod append;
+mod choices;
+mod codec;
+mod connection;
+mod events;
+mod fault;
+mod ledger;
+mod memory;
+mod merge;
+mod messages;
+mod migrate;
+mod page;
+mod pool;
+mod postgres_url;
 mod records;
+mod schema;
+mod sessions;
+mod turns;
+mod writer;
+
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use diesel::{IntoSql as _, RunQueryDsl as _};
+use tokio::sync::{
+    mpsc::{self, error::SendTimeoutError},
+    oneshot,
+};
 
 pub use records::*;
+
+use crate::{config::StoreConfig, ids::SessionKey};
+use connection::{AnyConnection, Role, Target};
+use fault::Fault;
+use pool::Pool;
+use writer::{Health, Job, Reply, Write, Writer};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,7 +66,9 @@ pub enum StoreError {
     Setup(String),
 }
 
-/// Why an append was not made. In each case nothing of it was written.
+/// Why an append was not made. In each case nothing of it was written, but for one: when the connection to Postgres was
+/// lost in the middle of a commit and could not be made again, the answer is [`StoreError::Unavailable`] and only the
+/// next claim tells.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// Somebody else has claimed the key, or the log has moved on: the caller is no longer its owner.
@@ -39,30 +79,163 @@ pub enum AppendError {
     Store(#[from] StoreError),
 }
 
-/// A handle on the store; cheap to clone.
+/// A handle on the store; cheap to clone. When the last one is dropped, what was taken is still written.
 #[derive(Clone)]
-pub struct Store;
+pub struct Store(Arc<Inner>);
 
-// The verbs below are the whole interface: sessions write through `claim` and `append`, everybody reads.
-//
-//   Store::open(&StoreConfig) -> Result<Store, StoreError>                     connect, migrate, start the threads (blocking)
-//   claim(&SessionKey) -> Result<Option<Claimed>, StoreError>                  epoch + 1, commit, load; None: key never used
-//   append(Append) -> Result<(), AppendError>
-//   unfinished_keys() -> Result<Vec<SessionKey>, StoreError>                   keys with a turn that is not terminal
-//   session(&SessionKey) -> Result<Option<SessionRecord>, StoreError>          the present conversation of the key
-//   session_by_id(SessionId) -> Result<Option<SessionRecord>, StoreError>      any conversation, also an earlier one
-//   sessions(&SessionFilter, &Page) -> Result<Paged<SessionRecord>, StoreError>    ids ses_… are the cursors
-//   events(&SessionKey, after: u64, limit: usize, max_bytes: usize) -> Result<Option<EventPage>, StoreError>
-//   messages(SessionId, &Page) -> Result<Paged<Message>, StoreError>
-//   messages_around(SessionId, MessageId, limit: u32) -> Result<Option<Paged<Message>>, StoreError>
-//   message(&SessionKey, MessageId) -> Result<Option<Message>, StoreError>
-//   transcript(SessionId, max_messages: u32) -> Result<Vec<Message>, StoreError>   the newest, in order
-//   turn(&SessionKey, TurnId) -> Result<Option<TurnRecord>, StoreError>
-//   turns(&SessionKey, Option<TurnState>, &Page) -> Result<Paged<TurnRecord>, StoreError>
-//   choice(&SessionKey, ChoiceId) -> Result<Option<(Choice, resolved: bool)>, StoreError>
-//   pending_choices(Option<&SessionKey>, owner: Option<&str>) -> Result<Vec<Choice>, StoreError>
-//   idempotency(scope: &str, key: &str) -> Result<Option<IdempotencyRecord>, StoreError>  none when older than 24 h
-//   remember_call(IdempotencyRecord) / sweep_idempotency(before)
-//   process_started(ProcessRecord) / process_ended(pgid) / processes()
-//   health() -> Result<(), StoreError>                                         a read and the state of the writer
-//   flush_and_close()                                                         waits for what was taken, ends the threads
+struct Inner {
+    /// One sender for each writer; none once the store is closed.
+    senders: RwLock<Option<Arc<[mpsc::Sender<Job>]>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    health: Vec<Arc<Health>>,
+    pool: Arc<Pool>,
+    timeout: Duration,
+    /// Held until nothing of this store runs any more.
+    lock: Mutex<Option<File>>,
+}
+
+impl Store {
+    /// Connects, migrates and starts the writers. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] with one line for a person: no such database, one of a newer version, one that another
+    /// server uses. A password is never part of it.
+    pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let target = Target::new(config)?;
+        let lock = target.lock()?;
+        let setup = |fault: Fault| match StoreError::from(fault) {
+            StoreError::Unavailable(cause) | StoreError::Corrupt(cause) | StoreError::Setup(cause) => {
+                StoreError::Setup(format!("the database cannot be opened: {cause}"))
+            }
+        };
+        let mut first = target.connect(Role::Writer).map_err(setup)?;
+        migrate::run(&mut first)?;
+        let mut first = Some(first);
+        let writers = if target.is_sqlite() { 1 } else { config.writers.max(1) };
+        let (mut senders, mut threads, mut health) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..writers {
+            let (sender, jobs) = mpsc::channel(config.queue.max(1));
+            let state = Arc::new(Health::default());
+            let writer = Writer::new(target.clone(), first.take(), Arc::clone(&state));
+            let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
+            threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
+            senders.push(sender);
+            health.push(state);
+        }
+        let timeout = config.timeout.0;
+        Ok(Self(Arc::new(Inner {
+            senders: RwLock::new(Some(senders.into())),
+            threads: Mutex::new(threads),
+            health,
+            pool: Pool::new(target, config.readers, timeout),
+            timeout,
+            lock: Mutex::new(lock),
+        })))
+    }
+
+    /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;
+    /// then nothing is written.
+    ///
+    /// # Errors
+    /// When the store fails. After [`StoreError::Unavailable`] the key may be claimed all the same; claim it again.
+    pub async fn claim(&self, key: &SessionKey) -> Result<Option<Claimed>, StoreError> {
+        match self.write(Write::Claim(key.clone())).await? {
+            Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
+            Reply::Done | Reply::Fenced | Reply::Count(_) => Err(StoreError::Corrupt("a claim was mistaken".into())),
+        }
+    }
+
+    /// Commits all of `append`, or nothing of it. After [`SessionWrite::Create`] with epoch 0 the epoch is 1.
+    ///
+    /// Dropping the future takes nothing back that the writer has already got.
+    ///
+    /// # Errors
+    /// [`AppendError::Fenced`] when somebody else has claimed the key or the log has moved on; otherwise the store
+    /// failed, see [`AppendError::Store`].
+    pub async fn append(&self, append: Append) -> Result<(), AppendError> {
+        match self.write(Write::Append(Box::new(append))).await? {
+            Reply::Done => Ok(()),
+            Reply::Fenced => Err(AppendError::Fenced),
+            Reply::Claimed(_) | Reply::Count(_) => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
+        }
+    }
+
+    /// Whether the database can be read and the last writes went well.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with the cause. A failed write counts for as long as `store.timeout`, so that
+    /// the next write can find out whether it is over.
+    pub async fn health(&self) -> Result<(), StoreError> {
+        if let Some(cause) = self.0.health.iter().find_map(|health| health.trouble(self.0.timeout)) {
+            return Err(StoreError::Unavailable(cause));
+        }
+        self.read(|connection| {
+            diesel::select(1i32.into_sql::<diesel::sql_types::Integer>()).get_result::<i32>(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until everything that was taken is written, and ends the threads. Calls that come later get
+    /// [`StoreError::Unavailable`]; another server may then use the database.
+    pub async fn flush_and_close(&self) {
+        let inner = Arc::clone(&self.0);
+        // Joining threads blocks. If it panics there is nothing left to wait for.
+        let _ = tokio::task::spawn_blocking(move || inner.close()).await;
+    }
+
+    async fn write(&self, write: Write) -> Result<Reply, StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let senders = senders.ok_or_else(closed)?;
+        let sender = senders.get(shard(write.key(), senders.len())).cloned().ok_or_else(closed)?;
+        drop(senders);
+        let (reply, answer) = oneshot::channel();
+        match sender.send_timeout(Job { write, reply }, self.0.timeout).await {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(_)) => {
+                return Err(StoreError::Unavailable("too many writes wait for the database".into()));
+            }
+            Err(SendTimeoutError::Closed(_)) => return Err(closed()),
+        }
+        drop(sender);
+        answer.await.map_err(|_gone| closed())?
+    }
+
+    async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut AnyConnection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.0.pool.read(read).await
+    }
+}
+
+/// The writer of a key: always the same one, so that its writes keep their order.
+fn shard(key: Option<&SessionKey>, writers: usize) -> usize {
+    let Some(key) = key.filter(|_| writers > 1) else { return 0 };
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    usize::try_from(hasher.finish() % u64::try_from(writers).unwrap_or(1)).unwrap_or(0)
+}
+
+impl Inner {
+    fn close(&self) {
+        // The writers end when the last sender is gone and all jobs are done.
+        *self.senders.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a writer thread of the store has panicked");
+            }
+        }
+        self.pool.close();
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,11 @@
+DROP TABLE processes;
+DROP TABLE idempotency_keys;
+DROP TABLE native_ids;
+DROP TABLE rules;
+DROP TABLE choices;
+DROP TABLE messages;
+DROP TABLE attachments;
+DROP TABLE turns;
+DROP TABLE sessions;
+DROP TABLE event_batches;
+DROP TABLE logs;

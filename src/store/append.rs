@@ -1,0 +1,158 @@
+//! Appends and claims, inside the writer's transaction.
+
+use diesel::prelude::*;
+
+use super::{
+    Append, Claimed, ClaimedSession, SessionWrite, choices,
+    codec::{signed, unsigned},
+    connection::{AnyConnection, each},
+    events::{self, BatchRow},
+    fault::Fault,
+    ledger, memory,
+    messages::{self, Ordinals},
+    schema::{
+        choices as choices_table, event_batches, idempotency_keys, logs, messages as messages_table, native_ids, rules,
+        sessions as sessions_table, turns as turns_table,
+    },
+    sessions, turns,
+};
+use crate::ids::SessionKey;
+
+/// Makes one append. False when the caller is fenced; then nothing is written.
+pub(super) fn apply(connection: &mut AnyConnection, ordinals: &mut Ordinals, append: &Append) -> Result<bool, Fault> {
+    check_numbers(append)?;
+    if !advance(connection, append)? {
+        return Ok(false);
+    }
+    if append.session == SessionWrite::Delete {
+        remove_all(connection, append.key.as_str())?;
+    }
+    if let Some(row) = BatchRow::new(&append.key, append.expected_seq, &append.events) {
+        events::insert(connection, &row)?;
+    }
+    write_session(connection, append)?;
+    for write in &append.turns {
+        turns::write(connection, &append.key, write)?;
+    }
+    for (session, message) in &append.messages {
+        messages::insert(connection, ordinals, *session, message)?;
+    }
+    write_rest(connection, append)?;
+    Ok(true)
+}
+
+/// The events must go on where the log ends: a mistake here would be there for ever.
+pub(super) fn check_numbers(append: &Append) -> Result<(), Fault> {
+    for (expected, frame) in (append.expected_seq.saturating_add(1)..).zip(append.events.frames()) {
+        if frame.seq != expected {
+            return Err(Fault::Row(format!("event {} of {} should be {expected}", frame.seq, append.key)));
+        }
+    }
+    Ok(())
+}
+
+/// The newest event after the append.
+pub(super) fn last_seq(append: &Append) -> i64 {
+    let count = u64::try_from(append.events.frames().len()).unwrap_or(u64::MAX);
+    signed(append.expected_seq.saturating_add(count))
+}
+
+/// The compare-and-set. The hottest statement, so it goes to the concrete connection.
+fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Fault> {
+    let key = append.key.as_str();
+    let last = last_seq(append);
+    let changed = if append.epoch == 0 && matches!(append.session, SessionWrite::Create(_)) {
+        let values = (logs::key.eq(key), logs::epoch.eq(1i64), logs::last_seq.eq(last), logs::oldest_seq.eq(1i64));
+        each!(connection, c => diesel::insert_into(logs::table).values(values).on_conflict_do_nothing().execute(c))?
+    } else {
+        let expected = signed(append.expected_seq);
+        let target = logs::table
+            .filter(logs::key.eq(key))
+            .filter(logs::epoch.eq(append.epoch))
+            .filter(logs::last_seq.eq(expected));
+        if append.session == SessionWrite::Delete {
+            let values = (logs::last_seq.eq(last), logs::oldest_seq.eq(expected.saturating_add(1)));
+            each!(connection, c => diesel::update(target).set(values).execute(c))?
+        } else {
+            each!(connection, c => diesel::update(target).set(logs::last_seq.eq(last)).execute(c))?
+        }
+    };
+    Ok(changed == 1)
+}
+
+/// Writes the session row.
+pub(super) fn write_session(connection: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
+    match &append.session {
+        SessionWrite::Keep | SessionWrite::Delete => Ok(()),
+        SessionWrite::Create(record) => sessions::insert(connection, record),
+        SessionWrite::Update(record) => sessions::update(connection, record, true),
+        SessionWrite::Replace { previous, next } => {
+            sessions::update(connection, previous, false)?;
+            memory::forget(connection, append.key.as_str(), &previous.snapshot.id.to_string())?;
+            sessions::insert(connection, next)
+        }
+    }
+}
+
+/// Writes what comes with few appends only.
+pub(super) fn write_rest(connection: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
+    let key = append.key.as_str();
+    for write in &append.choices {
+        choices::write(connection, &append.key, write)?;
+    }
+    for rule in &append.rules {
+        memory::add_rule(connection, key, rule)?;
+    }
+    for (session, agent, native_id) in &append.native_ids {
+        memory::set_native_id(connection, &session.to_string(), agent, native_id.as_deref())?;
+    }
+    for record in &append.idempotency {
+        ledger::remember(connection, record, Some(key))?;
+    }
+    Ok(())
+}
+
+/// Removes all of a key but its row in `logs`.
+fn remove_all(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
+    let of_key = || sessions_table::table.filter(sessions_table::key.eq(key)).select(sessions_table::id);
+    diesel::delete(messages_table::table.filter(messages_table::session_id.eq_any(of_key()))).execute(c)?;
+    diesel::delete(native_ids::table.filter(native_ids::session_id.eq_any(of_key()))).execute(c)?;
+    diesel::delete(choices_table::table.filter(choices_table::key.eq(key))).execute(c)?;
+    diesel::delete(rules::table.filter(rules::key.eq(key))).execute(c)?;
+    // Their attachments go with them.
+    diesel::delete(turns_table::table.filter(turns_table::key.eq(key))).execute(c)?;
+    diesel::delete(idempotency_keys::table.filter(idempotency_keys::session_key.eq(key))).execute(c)?;
+    diesel::delete(event_batches::table.filter(event_batches::key.eq(key))).execute(c)?;
+    diesel::delete(sessions_table::table.filter(sessions_table::key.eq(key))).execute(c)?;
+    Ok(())
+}
+
+/// Takes a key over and loads what its new owner needs. None when the key was never used; then nothing is written.
+pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<Option<Claimed>, Fault> {
+    let key = key.as_str();
+    let log = diesel::update(logs::table.filter(logs::key.eq(key)))
+        .set(logs::epoch.eq(logs::epoch + 1))
+        .returning((logs::epoch, logs::last_seq, logs::oldest_seq))
+        .get_result::<(i64, i64, i64)>(connection)
+        .optional()?;
+    let Some((epoch, last_seq, oldest_seq)) = log else { return Ok(None) };
+    let session = match sessions::current(connection, key)? {
+        None => None,
+        Some(record) => {
+            let id = record.snapshot.id.to_string();
+            Some(ClaimedSession {
+                record,
+                unfinished: turns::unfinished(connection, key)?,
+                choices: choices::pending(connection, key)?,
+                rules: memory::rules_of(connection, key)?,
+                native_ids: memory::native_ids_of(connection, &id)?,
+            })
+        }
+    };
+    Ok(Some(Claimed {
+        epoch,
+        last_seq: unsigned("logs.last_seq", last_seq)?,
+        oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
+        session,
+    }))
+}

@@ -1,0 +1,188 @@
+//! Batches on Postgres, where each statement is a round trip: the log's compare-and-sets, the events, new turns and
+//! messages of many appends go out in one statement each. What comes rarely stays as it is on SQLite.
+//!
+//! On SQLite the same would be slower: there a statement costs next to nothing once it is prepared, and diesel
+//! prepares statements of varying length anew each time.
+
+use std::collections::{HashMap, HashSet};
+
+use diesel::{
+    PgConnection, QueryableByName, RunQueryDsl as _, sql_query,
+    sql_types::{Array, BigInt, Text},
+};
+
+use super::{
+    Append, SessionWrite, TurnWrite,
+    append::{check_numbers, last_seq, write_rest, write_session},
+    codec::signed,
+    connection::AnyConnection,
+    events::BatchRow,
+    fault::Fault,
+    messages::{MessageRow, Ordinals},
+    schema::{attachments, event_batches, messages, turns},
+    turns::{self as turn_rows, AttachmentsRow, TurnRow},
+    writer::{Reply, Write, one},
+};
+
+/// Rows in one statement; Postgres takes 65 535 parameters.
+const MAX_ROWS: usize = 1000;
+
+/// Appends of one key that follow each other: one compare-and-set for all.
+struct Chain {
+    epoch: i64,
+    expected: i64,
+    last: i64,
+}
+
+/// Appends that can be made together, with their places in the batch.
+#[derive(Default)]
+struct Group<'a> {
+    appends: Vec<(usize, &'a Append)>,
+    chains: HashMap<&'a str, Chain>,
+}
+
+impl<'a> Group<'a> {
+    /// Takes an append in, unless it has to be made after what is here already.
+    fn take(&mut self, place: usize, append: &'a Append) -> bool {
+        let expected = signed(append.expected_seq);
+        match self.chains.get_mut(append.key.as_str()) {
+            Some(chain) if chain.epoch == append.epoch && chain.last == expected => chain.last = last_seq(append),
+            Some(_) => return false,
+            None => {
+                let chain = Chain { epoch: append.epoch, expected, last: last_seq(append) };
+                self.chains.insert(append.key.as_str(), chain);
+            }
+        }
+        self.appends.push((place, append));
+        true
+    }
+}
+
+/// Does all jobs as if one after the other.
+pub(super) fn all(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
+    let mut replies = vec![Reply::Done; writes.len()];
+    let mut ordinals = Ordinals::default();
+    let mut group = Group::default();
+    for (place, write) in writes.iter().enumerate() {
+        if let Write::Append(append) = write
+            && matches!(append.session, SessionWrite::Keep | SessionWrite::Update(_))
+        {
+            check_numbers(append)?;
+            if group.take(place, append) {
+                continue;
+            }
+            flush(connection, &mut ordinals, std::mem::take(&mut group), &mut replies)?;
+            group.take(place, append);
+            continue;
+        }
+        flush(connection, &mut ordinals, std::mem::take(&mut group), &mut replies)?;
+        set(&mut replies, place, one(connection, &mut ordinals, write)?);
+    }
+    flush(connection, &mut ordinals, group, &mut replies)?;
+    Ok(replies)
+}
+
+fn set(replies: &mut [Reply], place: usize, reply: Reply) {
+    if let Some(slot) = replies.get_mut(place) {
+        *slot = reply;
+    }
+}
+
+fn flush(
+    connection: &mut AnyConnection,
+    ordinals: &mut Ordinals,
+    group: Group<'_>,
+    replies: &mut [Reply],
+) -> Result<(), Fault> {
+    if group.appends.is_empty() {
+        return Ok(());
+    }
+    let advanced = advance(connection, &group.chains)?;
+    let won: Vec<&Append> =
+        group.appends.iter().map(|(_, append)| *append).filter(|a| advanced.contains(a.key.as_str())).collect();
+    insert_rows(connection, ordinals, &won)?;
+    // Of several states of a session only the last one stays anyway.
+    let mut seen = HashSet::new();
+    for append in won.iter().rev() {
+        if matches!(append.session, SessionWrite::Update(_)) && seen.insert(append.key.as_str()) {
+            write_session(connection, append)?;
+        }
+    }
+    for append in won {
+        for write in append.turns.iter().filter(|write| !matches!(write, TurnWrite::Insert(_))) {
+            turn_rows::write(connection, &append.key, write)?;
+        }
+        write_rest(connection, append)?;
+    }
+    // A chain that did not fit may still be right in a later link; each of its appends is answered for itself.
+    for (place, append) in group.appends.iter().filter(|(_, append)| !advanced.contains(append.key.as_str())) {
+        let done = super::append::apply(connection, ordinals, append)?;
+        set(replies, *place, if done { Reply::Done } else { Reply::Fenced });
+    }
+    Ok(())
+}
+
+/// The compare-and-sets; gives the keys whose log has moved on.
+fn advance(connection: &mut AnyConnection, chains: &HashMap<&str, Chain>) -> Result<HashSet<String>, Fault> {
+    #[derive(QueryableByName)]
+    struct Key {
+        #[diesel(sql_type = Text)]
+        key: String,
+    }
+    let (mut keys, mut epochs, mut expected, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (key, chain) in chains {
+        keys.push(*key);
+        epochs.push(chain.epoch);
+        expected.push(chain.expected);
+        last.push(chain.last);
+    }
+    let sql = "UPDATE logs SET last_seq = v.last \
+               FROM unnest($1, $2, $3, $4) AS v(key, epoch, expected, last) \
+               WHERE logs.key = v.key AND logs.epoch = v.epoch AND logs.last_seq = v.expected \
+               RETURNING logs.key";
+    let rows = sql_query(sql)
+        .bind::<Array<Text>, _>(keys)
+        .bind::<Array<BigInt>, _>(epochs)
+        .bind::<Array<BigInt>, _>(expected)
+        .bind::<Array<BigInt>, _>(last)
+        .load::<Key>(postgres(connection)?)?;
+    Ok(rows.into_iter().map(|row| row.key).collect())
+}
+
+fn insert_rows(connection: &mut AnyConnection, ordinals: &mut Ordinals, appends: &[&Append]) -> Result<(), Fault> {
+    let (mut batches, mut new_turns, mut files, mut new_messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    ordinals.load(connection, appends.iter().flat_map(|append| append.messages.iter().map(|(session, _)| *session)))?;
+    for append in appends {
+        batches.extend(BatchRow::new(&append.key, append.expected_seq, &append.events));
+        for write in &append.turns {
+            if let TurnWrite::Insert(record) = write {
+                new_turns.push(TurnRow::new(record)?);
+                files.extend(AttachmentsRow::new(record)?);
+            }
+        }
+        for (session, message) in &append.messages {
+            new_messages.push(MessageRow::new(*session, ordinals.next(connection, *session)?, message)?);
+        }
+    }
+    let c = postgres(connection)?;
+    for rows in batches.chunks(MAX_ROWS) {
+        diesel::insert_into(event_batches::table).values(rows).execute(c)?;
+    }
+    for rows in new_turns.chunks(MAX_ROWS) {
+        diesel::insert_into(turns::table).values(rows).execute(c)?;
+    }
+    for rows in files.chunks(MAX_ROWS) {
+        diesel::insert_into(attachments::table).values(rows).execute(c)?;
+    }
+    for rows in new_messages.chunks(MAX_ROWS) {
+        diesel::insert_into(messages::table).values(rows).execute(c)?;
+    }
+    Ok(())
+}
+
+fn postgres(connection: &mut AnyConnection) -> Result<&mut PgConnection, Fault> {
+    match connection {
+        AnyConnection::Postgres(c) => Ok(c),
+        AnyConnection::Sqlite(_) => Err(Fault::Row("appends are merged on Postgres only".into())),
+    }
+}

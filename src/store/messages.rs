@@ -1,0 +1,229 @@
+//! Messages: the transcripts.
+
+use std::collections::{HashMap, HashSet};
+
+use diesel::{dsl::max, prelude::*};
+
+use super::{
+    Page, Paged, Store, StoreError,
+    codec::{from_json, from_name, optional_text, parse, parse_optional, to_json, to_name},
+    connection::{AnyConnection, at_one_moment},
+    fault::Fault,
+    page::{Walk, walk},
+    schema::{messages, sessions},
+};
+use crate::{
+    ids::{MessageId, SessionId, SessionKey},
+    protocol::Message,
+    timestamp::Timestamp,
+};
+
+/// A row of `messages`.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = messages, treat_none_as_default_value = false)]
+pub(super) struct MessageRow {
+    id: String,
+    session_id: String,
+    ordinal: i64,
+    role: String,
+    parts: String,
+    turn_id: Option<String>,
+    agent: Option<String>,
+    client_id: Option<String>,
+    created_at: i64,
+}
+
+impl MessageRow {
+    /// The row of a message at a place in its conversation.
+    pub(super) fn new(session: SessionId, ordinal: i64, message: &Message) -> Result<Self, Fault> {
+        Ok(Self {
+            id: message.id.to_string(),
+            session_id: session.to_string(),
+            ordinal,
+            role: to_name(&message.role)?,
+            parts: to_json(&message.parts)?,
+            turn_id: message.turn_id.map(|id| id.to_string()),
+            agent: optional_text(message.agent.as_ref()),
+            client_id: optional_text(message.client_id.as_ref()),
+            created_at: message.created_at.0,
+        })
+    }
+
+    fn read(self) -> Result<Message, Fault> {
+        Ok(Message {
+            id: parse("messages.id", &self.id)?,
+            role: from_name("messages.role", &self.role)?,
+            parts: from_json("messages.parts", &self.parts)?,
+            turn_id: parse_optional("messages.turn_id", self.turn_id.as_deref())?,
+            agent: self.agent,
+            client_id: self.client_id,
+            created_at: Timestamp(self.created_at),
+        })
+    }
+}
+
+/// Hands out the places of new messages within one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Ordinals(HashMap<SessionId, i64>);
+
+impl Ordinals {
+    /// Looks up the places of several conversations at once.
+    pub(super) fn load(
+        &mut self,
+        connection: &mut AnyConnection,
+        sessions: impl Iterator<Item = SessionId>,
+    ) -> Result<(), Fault> {
+        let unknown: HashSet<SessionId> = sessions.filter(|session| !self.0.contains_key(session)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let found = messages::table
+            .filter(messages::session_id.eq_any(unknown.iter().map(ToString::to_string).collect::<Vec<_>>()))
+            .group_by(messages::session_id)
+            .select((messages::session_id, max(messages::ordinal)))
+            .load::<(String, Option<i64>)>(connection)?;
+        self.0.extend(unknown.into_iter().map(|session| (session, 0)));
+        for (session, last) in found {
+            self.0.insert(parse("messages.session_id", &session)?, last.unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// The next place in a conversation.
+    pub(super) fn next(&mut self, connection: &mut AnyConnection, session: SessionId) -> Result<i64, Fault> {
+        self.load(connection, std::iter::once(session))?;
+        let last = self.0.entry(session).or_default();
+        *last += 1;
+        Ok(*last)
+    }
+}
+
+/// Adds a message at the end of its conversation.
+pub(super) fn insert(
+    connection: &mut AnyConnection,
+    ordinals: &mut Ordinals,
+    session: SessionId,
+    message: &Message,
+) -> Result<(), Fault> {
+    let ordinal = ordinals.next(connection, session)?;
+    diesel::insert_into(messages::table).values(MessageRow::new(session, ordinal, message)?).execute(connection)?;
+    Ok(())
+}
+
+fn ordinal(connection: &mut AnyConnection, session: &str, id: &str) -> Result<Option<i64>, Fault> {
+    let query = messages::table.filter(messages::id.eq(id)).filter(messages::session_id.eq(session));
+    Ok(query.select(messages::ordinal).first(connection).optional()?)
+}
+
+fn list(connection: &mut AnyConnection, session: &str, page: &Page) -> Result<Paged<Message>, Fault> {
+    let mut cursors = [None, None];
+    for (found, wanted) in cursors.iter_mut().zip([&page.after, &page.before]) {
+        if let Some(id) = wanted {
+            *found = ordinal(connection, session, id)?;
+            if found.is_none() {
+                return Ok(Paged { data: Vec::new(), has_more: false });
+            }
+        }
+    }
+    let [after, before] = cursors;
+    let walk = Walk::new(page, after, before);
+    let query = messages::table.filter(messages::session_id.eq(session)).select(MessageRow::as_select()).into_boxed();
+    let rows = walk!(query, walk, messages::ordinal).load(connection)?;
+    walk.finish(rows, MessageRow::read)
+}
+
+fn around(
+    connection: &mut AnyConnection,
+    session: &str,
+    id: &str,
+    limit: u32,
+) -> Result<Option<Paged<Message>>, Fault> {
+    let Some(middle) = ordinal(connection, session, id)? else { return Ok(None) };
+    let before = i64::from(limit.saturating_sub(1) / 2);
+    let after = i64::from(limit) - before;
+    let of_session = || messages::table.filter(messages::session_id.eq(session)).select(MessageRow::as_select());
+    // One row more on either side tells whether something is left out there.
+    let mut older: Vec<MessageRow> = of_session()
+        .filter(messages::ordinal.lt(middle))
+        .order(messages::ordinal.desc())
+        .limit(before + 1)
+        .load(connection)?;
+    let mut rest: Vec<MessageRow> = of_session()
+        .filter(messages::ordinal.ge(middle))
+        .order(messages::ordinal.asc())
+        .limit(after + 1)
+        .load(connection)?;
+    let length = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+    let has_more = older.len() > length(before) || rest.len() > length(after);
+    older.truncate(length(before));
+    rest.truncate(length(after));
+    let data = older.into_iter().rev().chain(rest).map(MessageRow::read).collect::<Result<_, Fault>>()?;
+    Ok(Some(Paged { data, has_more }))
+}
+
+impl Store {
+    /// A page of a conversation, in the order in which its messages were written; their ids are the cursors. A cursor
+    /// that is no message of it gives an empty page.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn messages(&self, session: SessionId, page: &Page) -> Result<Paged<Message>, StoreError> {
+        let (session, page) = (session.to_string(), page.clone());
+        self.read(move |connection| at_one_moment(connection, |connection| list(connection, &session, &page))).await
+    }
+
+    /// At most `limit` messages around one, itself included, oldest first. `has_more`: something is left out on
+    /// either side. None when it is no message of the conversation.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn messages_around(
+        &self,
+        session: SessionId,
+        id: MessageId,
+        limit: u32,
+    ) -> Result<Option<Paged<Message>>, StoreError> {
+        let (session, id) = (session.to_string(), id.to_string());
+        self.read(move |connection| {
+            at_one_moment(connection, |connection| around(connection, &session, &id, limit.max(1)))
+        })
+        .await
+    }
+
+    /// A message of the key, in whichever of its conversations.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn message(&self, key: &SessionKey, id: MessageId) -> Result<Option<Message>, StoreError> {
+        let (key, id) = (key.clone(), id.to_string());
+        self.read(move |connection| {
+            let row = messages::table
+                .inner_join(sessions::table.on(sessions::id.eq(messages::session_id)))
+                .filter(messages::id.eq(&id))
+                .filter(sessions::key.eq(key.as_str()))
+                .select(MessageRow::as_select())
+                .first(connection)
+                .optional()?;
+            row.map(MessageRow::read).transpose()
+        })
+        .await
+    }
+
+    /// The newest `max_messages` of a conversation, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn transcript(&self, session: SessionId, max_messages: u32) -> Result<Vec<Message>, StoreError> {
+        let session = session.to_string();
+        self.read(move |connection| {
+            let rows = messages::table
+                .filter(messages::session_id.eq(&session))
+                .order(messages::ordinal.desc())
+                .limit(i64::from(max_messages))
+                .select(MessageRow::as_select())
+                .load(connection)?;
+            rows.into_iter().rev().map(MessageRow::read).collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,301 @@
+//! The writer: one thread that commits what waits in one transaction and answers after the commit.
+//!
+//! It blocks for the first job and then takes whatever has queued up meanwhile, so batches grow with load and no
+//! timer adds latency. It survives everything that a job or a database can do: a batch that fails is done again job
+//! by job, so that one bad job fails alone; a panic counts as a bad job; a lost connection is made again.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use diesel::{RunQueryDsl as _, prelude::*, sql_query};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Append, Claimed, IdempotencyRecord, StoreError, append,
+    connection::{self, AnyConnection, Role, Target},
+    fault::Fault,
+    ledger, merge,
+    messages::Ordinals,
+};
+use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
+
+/// Jobs in one transaction.
+const MAX_BATCH: usize = 256;
+/// How often a batch is tried that finds the database busy or its connection gone.
+const ATTEMPTS: u32 = 5;
+/// How often a commit whose answer got lost is asked after.
+const INQUIRIES: u32 = 50;
+
+/// What the writer does.
+#[derive(Debug)]
+pub(super) enum Write {
+    Claim(SessionKey),
+    Append(Box<Append>),
+    RememberCall(IdempotencyRecord),
+    SweepIdempotency(Timestamp),
+    ProcessStarted(ProcessRecord),
+    ProcessEnded(i32),
+}
+
+impl Write {
+    /// The key whose order of writes must be kept.
+    pub(super) fn key(&self) -> Option<&SessionKey> {
+        match self {
+            Self::Claim(key) => Some(key),
+            Self::Append(append) => Some(&append.key),
+            Self::RememberCall(_) | Self::SweepIdempotency(_) | Self::ProcessStarted(_) | Self::ProcessEnded(_) => None,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub(super) enum Reply {
+    Done,
+    Fenced,
+    Claimed(Option<Box<Claimed>>),
+    Count(usize),
+}
+
+/// A job and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) write: Write,
+    pub(super) reply: oneshot::Sender<Result<Reply, StoreError>>,
+}
+
+/// What others can see of a writer.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    state: Mutex<HealthState>,
+}
+
+#[derive(Debug, Default)]
+struct HealthState {
+    busy_since: Option<Instant>,
+    failed: Option<(Instant, String)>,
+}
+
+impl Health {
+    /// What is wrong: a failure within `recent`, with no success since, or a batch that has taken longer than that.
+    pub(super) fn trouble(&self, recent: Duration) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.busy_since.is_some_and(|since| since.elapsed() > recent) {
+            return Some("the database does not answer".into());
+        }
+        let failed = state.failed.as_ref().filter(|(at, _)| at.elapsed() <= recent);
+        failed.map(|(_, cause)| cause.clone())
+    }
+
+    fn begin(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(Instant::now());
+    }
+
+    /// Notes the end of a batch; true when this is news.
+    fn end(&self, failure: Option<&str>) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.busy_since = None;
+        let news = state.failed.is_some() != failure.is_some();
+        state.failed = failure.map(|cause| (Instant::now(), cause.to_owned()));
+        news
+    }
+}
+
+/// How a transaction ended that did not end well.
+#[derive(Debug)]
+enum Failure {
+    /// Nothing is written.
+    Fault(Fault),
+    /// A job panicked; nothing is written.
+    Panic,
+    /// The connection was lost while it committed the transaction of that number.
+    Unknown { transaction: i64, replies: Vec<Reply>, cause: String },
+}
+
+impl<E: Into<Fault>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+/// The writer's side of the channel.
+pub(super) struct Writer {
+    target: Target,
+    /// None after a failure that the connection may have suffered from.
+    connection: Option<AnyConnection>,
+    health: Arc<Health>,
+}
+
+impl Writer {
+    /// A writer that begins with `connection`, where there is one already.
+    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>) -> Self {
+        Self { target, connection, health }
+    }
+
+    /// Works until every sender is gone and all jobs are done.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+            self.health.begin();
+            let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
+            let results = self.commit(&writes);
+            self.note(&results);
+            for (reply, result) in waiting.into_iter().zip(results) {
+                // Who no longer waits does not want to know.
+                let _ = reply.send(result);
+            }
+        }
+    }
+
+    fn note(&self, results: &[Result<Reply, StoreError>]) {
+        let cause = results.iter().find_map(|result| match result {
+            Err(StoreError::Unavailable(cause)) => Some(cause.as_str()),
+            _ => None,
+        });
+        match (self.health.end(cause), cause) {
+            (true, Some(cause)) => log::warn!(cause; "the store cannot be written; it is tried again with every write"),
+            (true, None) => log::info!("the store can be written again"),
+            (false, _) => {}
+        }
+    }
+
+    /// Commits the jobs, together or one by one; one result for each, in order.
+    fn commit(&mut self, writes: &[Write]) -> Vec<Result<Reply, StoreError>> {
+        match self.together(writes) {
+            Ok(replies) => replies.into_iter().map(Ok).collect(),
+            Err(Failure::Fault(Fault::Row(_)) | Failure::Panic) if writes.len() > 1 => {
+                writes.iter().flat_map(|write| self.commit(std::slice::from_ref(write))).collect()
+            }
+            Err(failure) => {
+                let error = match failure {
+                    Failure::Fault(fault) => StoreError::from(fault),
+                    Failure::Panic => StoreError::Corrupt("the writer panicked".into()),
+                    Failure::Unknown { cause, .. } => StoreError::Unavailable(cause),
+                };
+                writes.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
+    }
+
+    /// Commits the jobs in one transaction, tried again where that makes sense.
+    fn together(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
+        let mut attempt = 1;
+        loop {
+            let failure = match self.attempt(writes) {
+                Ok(replies) => return Ok(replies),
+                Err(Failure::Unknown { transaction, replies, cause }) => match self.was_committed(transaction) {
+                    Some(true) => return Ok(replies),
+                    Some(false) => Failure::Fault(Fault::Lost(cause)),
+                    None => return Err(Failure::Unknown { transaction, replies, cause }),
+                },
+                Err(failure) => failure,
+            };
+            // A row's own fault leaves the connection sound; anything else may not.
+            if !matches!(failure, Failure::Fault(Fault::Row(_) | Fault::Busy(_))) {
+                self.connection = None;
+            }
+            let again = matches!(failure, Failure::Fault(Fault::Lost(_) | Fault::Busy(_)));
+            if !again || attempt >= ATTEMPTS {
+                return Err(failure);
+            }
+            std::thread::sleep(Duration::from_millis(5) * 2u32.pow(attempt));
+            attempt += 1;
+        }
+    }
+
+    /// One try.
+    fn attempt(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.target.connect(Role::Writer)?),
+        };
+        connection::begin(connection)?;
+        let work = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
+            let replies = match connection {
+                AnyConnection::Sqlite(_) => one_by_one(connection, writes)?,
+                AnyConnection::Postgres(_) => merge::all(connection, writes)?,
+            };
+            Ok((replies, transaction_number(connection)?))
+        }));
+        let (replies, transaction) = match work {
+            Ok(Ok(done)) => done,
+            Ok(Err(fault)) => {
+                if connection::roll_back(connection).is_err() {
+                    self.connection = None;
+                }
+                return Err(fault.into());
+            }
+            Err(_) => return Err(Failure::Panic),
+        };
+        match (connection::commit(connection), transaction) {
+            (Ok(()), _) => Ok(replies),
+            (Err(Fault::Lost(cause)), Some(transaction)) => Err(Failure::Unknown { transaction, replies, cause }),
+            (Err(fault), _) => Err(fault.into()),
+        }
+    }
+
+    /// Whether Postgres committed a transaction whose answer got lost; none when it cannot be found out now.
+    ///
+    /// Asking beats sending again and comparing: it is right for every kind of job, also for one that leaves no mark.
+    fn was_committed(&mut self, transaction: i64) -> Option<bool> {
+        #[derive(QueryableByName)]
+        struct Status {
+            #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
+            status: Option<String>,
+        }
+        self.connection = None;
+        for _ in 0..INQUIRIES {
+            if self.connection.is_none() {
+                self.connection = self.target.connect(Role::Writer).ok();
+            }
+            if let Some(AnyConnection::Postgres(c)) = &mut self.connection {
+                let asked = sql_query("SELECT txid_status($1) AS status")
+                    .bind::<diesel::sql_types::BigInt, _>(transaction)
+                    .get_result::<Status>(c);
+                match asked.map(|answer| answer.status) {
+                    Ok(Some(status)) if status == "committed" => return Some(true),
+                    Ok(Some(status)) if status == "aborted" => return Some(false),
+                    // The old connection still works on it.
+                    Ok(Some(_)) => {}
+                    Ok(None) => return None,
+                    Err(_) => self.connection = None,
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        None
+    }
+}
+
+/// The number under which Postgres remembers how this transaction ends.
+fn transaction_number(connection: &mut AnyConnection) -> Result<Option<i64>, Fault> {
+    diesel::define_sql_function!(fn txid_current() -> diesel::sql_types::BigInt);
+    match connection {
+        AnyConnection::Sqlite(_) => Ok(None),
+        AnyConnection::Postgres(c) => Ok(Some(diesel::select(txid_current()).get_result(c)?)),
+    }
+}
+
+/// Does the jobs one after the other.
+fn one_by_one(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
+    let mut ordinals = Ordinals::default();
+    writes.iter().map(|write| one(connection, &mut ordinals, write)).collect()
+}
+
+/// Does one job.
+pub(super) fn one(connection: &mut AnyConnection, ordinals: &mut Ordinals, write: &Write) -> Result<Reply, Fault> {
+    match write {
+        Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
+        Write::Append(append) => {
+            let done = append::apply(connection, ordinals, append)?;
+            Ok(if done { Reply::Done } else { Reply::Fenced })
+        }
+        Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
+        Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
+        Write::ProcessStarted(process) => ledger::start(connection, process).map(|()| Reply::Done),
+        Write::ProcessEnded(pgid) => ledger::end(connection, *pgid).map(|()| Reply::Done),
+    }
+}
