@@ -21,7 +21,8 @@ const ALLOWED: [&str; 7] = ["PATH", "HOME", "LANG", "TERM", "TMPDIR", "USER", "S
 /// variable that is not UTF-8.
 #[must_use]
 pub fn environment(pass_env: &[String], added: &BTreeMap<String, Secret>) -> BTreeMap<String, String> {
-    let own = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let own =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     filter(own, pass_env, added)
 }
 
@@ -30,9 +31,8 @@ fn filter(
     pass_env: &[String],
     added: &BTreeMap<String, Secret>,
 ) -> BTreeMap<String, String> {
-    let allowed = |name: &str| {
-        ALLOWED.contains(&name) || name.starts_with("LC_") || pass_env.iter().any(|passed| passed == name)
-    };
+    let allowed =
+        |name: &str| ALLOWED.contains(&name) || name.starts_with("LC_") || pass_env.iter().any(|passed| passed == name);
     let passed = own.filter(|(name, _)| allowed(name));
     let added = added.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
     passed.chain(added).filter(|(name, _)| !name.starts_with(OURS)).collect()
@@ -68,13 +68,8 @@ mod tests {
         let added = ["HOME", "EXTRA", "GREENROOM_DATABASE", MARKER].map(|name| (name.to_owned(), Secret::new("added")));
         let env = filter(own.into_iter(), &pass, &added.into());
         let env: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let expected = [
-            ("EXTRA", "added"),
-            ("HOME", "added"),
-            ("LC_ALL", "server"),
-            ("MY_KEY", "server"),
-            ("PATH", "server"),
-        ];
+        let expected =
+            [("EXTRA", "added"), ("HOME", "added"), ("LC_ALL", "server"), ("MY_KEY", "server"), ("PATH", "server")];
         assert_eq!(env, expected);
     }
 

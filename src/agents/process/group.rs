@@ -134,7 +134,9 @@ pub(super) fn signal_marked(record: &ProcessRecord, signal: Signal) -> bool {
 /// our own children because this process is the init of a container.
 pub(super) fn is_alive(record: &ProcessRecord) -> bool {
     let group = Pid::from_raw(record.pgid);
-    while matches!(waitpid(Pid::from_raw(-record.pgid), Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some()) {}
+    while matches!(waitpid(Pid::from_raw(-record.pgid), Some(WaitPidFlag::WNOHANG)), Ok(status) if status.pid().is_some())
+    {
+    }
     // Zombies that nobody reaps keep the number of the group; `/proc` tells them from the living.
     let group_alive = killpg(group, None) != Err(Errno::ESRCH) && procfs::group_lives(record.pgid);
     group_alive || !procfs::marked(&record.marker).is_empty()

@@ -95,7 +95,10 @@ mod tests {
 
     #[tokio::test]
     async fn lines_come_whole_and_the_last_needs_no_end() {
-        assert_eq!(all(b"one\r\n\ntwo\xff\nrest", 10).await, [line("one"), line(""), line("two\u{fffd}"), line("rest")]);
+        assert_eq!(
+            all(b"one\r\n\ntwo\xff\nrest", 10).await,
+            [line("one"), line(""), line("two\u{fffd}"), line("rest")]
+        );
         assert_eq!(all(b"", 10).await, []);
     }
 

@@ -28,14 +28,14 @@ use std::{
 
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-use self::{group::Group, stderr::StderrTail};
-use super::{ProcessLedger, ProcessRecord};
 pub use self::{
     environment::{MARKER, environment, find_program},
     lines::{Line, Lines},
     stderr::readable,
     sweep::sweep,
 };
+use self::{group::Group, stderr::StderrTail};
+use super::{ProcessLedger, ProcessRecord};
 
 /// What to start, and within which limits.
 #[derive(Clone)]
@@ -88,8 +88,9 @@ pub struct Process {
     pub stdin: Option<ChildStdin>,
     /// Its stdout, by lines.
     pub stdout: Lines<ChildStdout>,
-    child: Child,
+    // Before `child`, so that on drop the group is killed while its leader is not reaped yet.
     group: Group,
+    child: Child,
     stderr: StderrTail,
     kill_grace: Duration,
 }
@@ -139,9 +140,12 @@ impl Process {
         self.group.pgid()
     }
 
-    /// Waits until the process itself has ended; its group may live on. Can be dropped and called again.
-    pub async fn exited(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// Its stdin, its stdout, and a future that ends when the process itself has ended (its group may live on). The
+    /// future can be dropped and taken again.
+    pub fn parts(
+        &mut self,
+    ) -> (&mut Option<ChildStdin>, &mut Lines<ChildStdout>, impl Future<Output = io::Result<ExitStatus>>) {
+        (&mut self.stdin, &mut self.stdout, self.child.wait())
     }
 
     /// The newest readable text of stderr, at most `limit` bytes; empty when there is none.
@@ -170,7 +174,15 @@ impl Process {
     /// Bounded in time: what the system does not let die within some seconds after SIGKILL stays in the ledger.
     pub async fn stop(mut self, stderr_limit: usize) -> Stopped {
         self.stdin = None;
-        let status = self.group.stop(&mut self.child, self.kill_grace).await;
+        // What it still writes is read, so that a polite end does not hang on a full pipe.
+        let drain = async {
+            while matches!(self.stdout.next().await, Ok(Some(_))) {}
+            std::future::pending::<()>().await;
+        };
+        let status = tokio::select! {
+            status = self.group.stop(&mut self.child, self.kill_grace) => status,
+            () = drain => None,
+        };
         // The pipe ends with the group; what was in it belongs to the message.
         self.stderr.ended().await;
         Stopped { status, stderr: self.stderr.text(stderr_limit) }

@@ -45,12 +45,12 @@ pub fn sweep(records: &[ProcessRecord]) -> usize {
 }
 
 fn leader_is_ours(record: &ProcessRecord) -> bool {
-    procfs::stat(record.pgid).is_some_and(|stat| stat.started_ticks == record.started_ticks && !stat.zombie)
+    procfs::started_ticks(record.pgid) == Some(record.started_ticks)
 }
 
 /// Kills what is proven to be ours; true when there was something.
 fn kill_remains(record: &ProcessRecord) -> bool {
-    if leader_is_ours(record) {
+    if leader_is_ours(record) && is_alive(record) {
         signal_all(record, Signal::SIGKILL);
         return true;
     }
