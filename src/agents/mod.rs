@@ -13,6 +13,9 @@
 //! - Dropping a [`Live`] kills as well, without waiting.
 //! - The event channel is bounded: an agent that floods is slowed down, not buffered.
 
+pub mod acp;
+pub mod process;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
@@ -134,6 +137,9 @@ pub struct ProcessRecord {
     pub agent: String,
     /// The session's key.
     pub session: String,
+    /// A random value that every process of the agent carries in its environment, so that those that outlive their
+    /// leader are known; see [`process::MARKER`].
+    pub marker: String,
 }
 
 /// A started agent. Dropping it kills the agent.
@@ -393,7 +399,8 @@ pub enum Outcome {
         /// `max_tokens`, `refusal`, …
         reason: Option<String>,
     },
-    /// It stopped because it was asked to, or decided so after a rejected permission.
+    /// It stopped because it was asked to. An agent that ends its turn over a rejected permission has completed it, with
+    /// the reason `rejected`.
     Cancelled,
     /// Badly.
     Failed(TurnError),
