@@ -13,6 +13,8 @@
 //! - Dropping a [`Live`] kills as well, without waiting.
 //! - The event channel is bounded: an agent that floods is slowed down, not buffered.
 
+pub mod openai;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
