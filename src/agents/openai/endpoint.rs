@@ -154,7 +154,12 @@ impl Endpoint {
             let response = self.call(Method::GET, "models").send().await;
             let response = response.map_err(|error| Failure::from_transport(self, &error))?;
             if !response.status().is_success() {
-                return Err(Failure::from_response(self, response).await);
+                let failure = Failure::from_response(self, response).await;
+                if failure.status == Some(404) {
+                    let what = format!("GET /models got {}", failure.short);
+                    return Err(Failure { status: failure.status, ..Failure::not_the_api(self, &what) });
+                }
+                return Err(failure);
             }
             let body = read_body(response, MAX_LIST).await.map_err(|error| Failure::from_transport(self, &error))?;
             models_of(&body).ok_or_else(|| Failure::not_the_api(self, "GET /models is answered by something else"))

@@ -120,7 +120,9 @@ impl Failure {
     /// An error that came in the stream, after status 200.
     pub fn from_chunk(endpoint: &Endpoint, error: &Value) -> Self {
         let said = endpoint.redact(&words(error));
-        let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+        let code = error.get("code");
+        let status = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
+        let status = status.and_then(|status| u16::try_from(status).ok());
         let retry = status.is_some_and(retry::can_help) && !quota_is_used_up(error);
         let short = status.map_or_else(|| said.clone(), |status| format!("{status} {said}"));
         Self { retry, short, status, ..Self::agent(format!("{} reported an error: {said}", endpoint.shown())) }

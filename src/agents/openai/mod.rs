@@ -63,29 +63,34 @@ impl OpenAiAgent {
     /// Makes the agent of `[agents.name]`. Asks nothing of the network.
     ///
     /// # Errors
-    /// Where `base_url` is missing or no HTTP address, or where TLS or the proxy cannot be set up.
+    /// Where `base_url` is missing or no HTTP address, where the key cannot be sent, or where TLS or the proxy cannot
+    /// be set up.
     pub fn new(name: &str, config: AgentConfig, limits: AgentLimits) -> Result<Self, InvalidEndpoint> {
+        Self::with_first_retry(name, config, limits, retry::FIRST)
+    }
+
+    /// The same, with another longest wait before the first retry than one second; each further wait is twice as
+    /// long, up to 30 seconds.
+    ///
+    /// # Errors
+    /// As [`OpenAiAgent::new`].
+    pub fn with_first_retry(
+        name: &str,
+        config: AgentConfig,
+        limits: AgentLimits,
+        first_retry: Duration,
+    ) -> Result<Self, InvalidEndpoint> {
         let endpoint = Endpoint::new(name, &config)?;
         let inner = Inner {
             name: name.to_owned(),
             config,
             limits,
             endpoint,
-            first_retry: retry::FIRST,
+            first_retry,
             is_llama: AtomicBool::new(false),
             refuses_options: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// Sets how long it waits, at most, before the first retry; each further wait is twice as long. One second
-    /// otherwise. For tests and for servers on the same machine.
-    #[must_use]
-    pub fn with_first_retry(mut self, wait: Duration) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            inner.first_retry = wait;
-        }
-        self
     }
 }
 

@@ -249,16 +249,24 @@ impl Turn<'_> {
                 Fact::Event(event) => self.emit(event).await,
                 Fact::Llama => self.agent.learn(&self.agent.is_llama),
                 Fact::Refusal => end.refused = true,
-                Fact::Finish(reason) => end.finish = Some(reason),
-                Fact::Error(error) => return Err(Failure::from_chunk(&self.agent.endpoint, &error)),
-                Fact::ToolCall if end.called => {}
-                Fact::ToolCall => {
-                    end.called = true;
-                    self.fault("tools_unsupported", "the model called a tool, and this agent has none".into()).await;
+                Fact::Finish(reason) => {
+                    if matches!(reason.as_str(), "tool_calls" | "function_call") {
+                        self.tool_called(end).await;
+                    }
+                    end.finish = Some(reason);
                 }
+                Fact::Error(error) => return Err(Failure::from_chunk(&self.agent.endpoint, &error)),
+                Fact::ToolCall => self.tool_called(end).await,
             }
         }
         Ok(())
+    }
+
+    /// Says once that a call of a tool leads nowhere.
+    async fn tool_called(&mut self, end: &mut End) {
+        if !std::mem::replace(&mut end.called, true) {
+            self.fault("tools_unsupported", "the model called a tool, and this agent has none".into()).await;
+        }
     }
 
     async fn fault(&mut self, code: &str, message: String) {
