@@ -149,7 +149,7 @@ async fn probe_lists_models_and_says_what_is_wrong() {
     mock.set_models(Reply::error(404, "Not Found"));
     let probe = agent.probe().await;
     assert!(probe.available, "a model is configured, and not every server lists them");
-    says(&probe.reason.unwrap(), &["GET /models got 404"]);
+    says(&probe.reason.unwrap(), &["does not list its models"]);
 
     for (reply, word) in
         [(Reply::error(401, "who?"), "no key is set"), (Reply::html(200), "answered by something else")]

@@ -169,6 +169,8 @@ fn send(reply: Reply, mut watch: Watch) -> HttpResponse {
                     return Some((Ok(web::Bytes::from_static(b": still here\n\n")), (pieces, watch)));
                 }
                 Some(Piece::Break) => {
+                    // A body that fails takes along what is not flushed yet; the dispatcher flushes when it has to wait.
+                    tokio::task::yield_now().await;
                     watch.finished();
                     return Some((Err(io::Error::other("broken off by the script")), (pieces, watch)));
                 }
