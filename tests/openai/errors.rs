@@ -168,7 +168,7 @@ fn a_bad_configuration_is_refused_at_once() {
         OpenAiAgent::new("local", config, Default::default()).map(|_| ()).unwrap_err().to_string()
     };
     says(&made(json!({"kind": "openai"})), &["[agents.local] needs base_url"]);
-    for base_url in ["ftp://host/v1", "localhost:8080/v1", "http://", "v1"] {
+    for base_url in ["ftp://host/v1", "localhost:8080/v1", "http://", "v1", "http://h/v1/chat/completions"] {
         says(&made(json!({"kind": "openai", "base_url": base_url})), &["base_url of [agents.local]"]);
     }
     let bad_key = made(json!({"kind": "openai", "base_url": "http://h/v1", "api_key": "sk-\nsecret"}));

@@ -7,6 +7,7 @@
 mod mock_llm;
 
 mod errors;
+mod mock;
 mod requests;
 mod retries;
 mod streams;

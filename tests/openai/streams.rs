@@ -78,8 +78,13 @@ async fn ends_that_are_not_quite_in_order_are_ends() {
     let mock = MockLlm::start();
     let mut session = Session::at(&mock).await;
     let said = || Reply::sse().delta(&json!({"content": "a"}));
-    let replies =
-        [said().done(), said().finish("stop"), said().finish("stop").break_off(), said().text("data: [DONE]")];
+    let empty_reason = json!({"choices": [{"delta": {}, "finish_reason": ""}]});
+    let replies = [
+        said().data(&empty_reason).done(),
+        said().finish("stop"),
+        said().finish("stop").break_off(),
+        said().text("data: [DONE]"),
+    ];
     for reply in replies {
         mock.script([reply]);
         let turn = session.ask("hi").await;

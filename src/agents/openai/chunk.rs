@@ -74,7 +74,7 @@ fn read_choice(choice: &Value, facts: &mut Vec<Fact>) {
             facts.push(Fact::ToolCall);
         }
     }
-    if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
+    if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str).filter(|text| !text.is_empty()) {
         facts.push(Fact::Finish(reason.to_owned()));
     }
 }

@@ -28,8 +28,8 @@ pub enum InvalidEndpoint {
     /// There is no `base_url`.
     #[error("[agents.{0}] needs base_url, as in \"http://127.0.0.1:8080/v1\"")]
     MissingBaseUrl(String),
-    /// It is no address that can be called.
-    #[error("base_url of [agents.{0}] is no http or https address: {1}")]
+    /// It is no HTTP address, or one of a single call.
+    #[error("base_url of [agents.{0}] cannot be used: {1}")]
     BadBaseUrl(String, String),
     /// The key has characters that no HTTP header can hold.
     #[error("the key of [agents.{0}] has characters that a header cannot hold")]
@@ -80,7 +80,10 @@ impl Endpoint {
         let bad = |why: String| InvalidEndpoint::BadBaseUrl(agent.into(), why);
         let base = Url::parse(text).map_err(|error| bad(error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
-            return Err(bad(format!("it begins with {}:", base.scheme())));
+            return Err(bad(format!("it begins with {}:, not with http:// or https://", base.scheme())));
+        }
+        if base.path().trim_end_matches('/').ends_with("/chat/completions") {
+            return Err(bad("leave /chat/completions out, it is added to every call".into()));
         }
         let from_variable = config.api_key_env.as_deref().and_then(|name| variable(config, name));
         let secret = config.api_key.clone().or(from_variable).filter(|key| !key.expose().trim().is_empty());

@@ -48,14 +48,22 @@ struct Inner {
     endpoint: Endpoint,
     first_retry: Duration,
     /// The server is llama.cpp.
-    is_llama: AtomicBool,
+    is_llama: Learned,
     /// The server refused `stream_options`.
-    refuses_options: AtomicBool,
+    refuses_options: Learned,
 }
 
-impl Inner {
-    fn learn(&self, what: &AtomicBool) {
-        what.store(true, Ordering::Relaxed);
+/// Something that shows itself with time, and then stays true.
+#[derive(Default)]
+struct Learned(AtomicBool);
+
+impl Learned {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -87,8 +95,8 @@ impl OpenAiAgent {
             limits,
             endpoint,
             first_retry,
-            is_llama: AtomicBool::new(false),
-            refuses_options: AtomicBool::new(false),
+            is_llama: Learned::default(),
+            refuses_options: Learned::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -122,7 +130,7 @@ impl Agent for OpenAiAgent {
             match inner.endpoint.models(PROBE_LIMIT).await {
                 Ok(models) => {
                     if models.is_llama {
-                        inner.learn(&inner.is_llama);
+                        inner.is_llama.set();
                     }
                     Probe { available: true, models: models.to_values(), ..Probe::default() }
                 }

@@ -2,11 +2,12 @@
 //!
 //! Dropping the future stops the turn: nothing runs outside of it.
 
-use std::{pin::pin, sync::atomic::Ordering, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use reqwest::{Method, Response, header::CONTENT_TYPE};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
@@ -57,6 +58,23 @@ pub async fn run(
         return Outcome::failed(Code::InvalidAttachment.as_str(), message);
     }
     turn.run(conversation.messages).await
+}
+
+/// The request. It borrows the messages: with images they are large.
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: &'a [Value],
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    return_progress: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
 }
 
 struct Turn<'a> {
@@ -126,7 +144,7 @@ impl Turn<'_> {
         let endpoint = &self.agent.endpoint;
         let models = endpoint.models(LIST_LIMIT).await?;
         if models.is_llama {
-            self.agent.learn(&self.agent.is_llama);
+            self.agent.is_llama.set();
         }
         let first = models.ids.into_iter().next().ok_or_else(|| {
             let (shown, name) = (endpoint.shown(), endpoint.agent());
@@ -139,16 +157,14 @@ impl Turn<'_> {
     async fn send(&self, model: &str, messages: &[Value]) -> Result<Response, Failure> {
         let (agent, endpoint) = (self.agent, &self.agent.endpoint);
         loop {
-            let mut body = json!({"model": model, "messages": messages, "stream": true});
-            let with_options = !agent.refuses_options.load(Ordering::Relaxed);
-            if let Some(body) = body.as_object_mut() {
-                if with_options {
-                    body.insert("stream_options".into(), json!({"include_usage": true}));
-                }
-                if agent.is_llama.load(Ordering::Relaxed) {
-                    body.insert("return_progress".into(), true.into());
-                }
-            }
+            let with_options = !agent.refuses_options.get();
+            let body = Body {
+                model,
+                messages,
+                stream: true,
+                stream_options: with_options.then_some(StreamOptions { include_usage: true }),
+                return_progress: agent.is_llama.get().then_some(true),
+            };
             let response = endpoint.call(Method::POST, "chat/completions").json(&body).send().await;
             let response = response.map_err(|error| Failure::from_transport(endpoint, &error))?;
             if response.status() == 200 {
@@ -157,7 +173,7 @@ impl Turn<'_> {
             let failure = Failure::from_response(endpoint, response).await;
             match failure.status {
                 Some(400 | 422) if with_options && failure.message.contains("stream_options") => {
-                    agent.learn(&agent.refuses_options);
+                    agent.refuses_options.set();
                 }
                 Some(404) => return Err(self.explain_404(model, failure).await),
                 _ => return Err(failure),
@@ -247,7 +263,7 @@ impl Turn<'_> {
         for fact in facts {
             match fact {
                 Fact::Event(event) => self.emit(event).await,
-                Fact::Llama => self.agent.learn(&self.agent.is_llama),
+                Fact::Llama => self.agent.is_llama.set(),
                 Fact::Refusal => end.refused = true,
                 Fact::Finish(reason) => {
                     if matches!(reason.as_str(), "tool_calls" | "function_call") {
