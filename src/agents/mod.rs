@@ -14,7 +14,13 @@
 //! - The event channel is bounded: an agent that floods is slowed down, not buffered.
 
 pub mod acp;
+pub mod echo;
+pub mod openai;
+pub mod pool;
 pub mod process;
+mod registry;
+
+pub use registry::Registry;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
