@@ -97,6 +97,8 @@ codes! {
     SessionBusy, "session_busy", "conflict_error", 409;
     /// The session is archived.
     SessionArchived, "session_archived", "conflict_error", 409;
+    /// The client stopped in the middle of its request.
+    RequestTimeout, "request_timeout", "invalid_request_error", 408;
     /// The key has a session already.
     SessionExists, "session_exists", "conflict_error", 409;
     /// The same `Idempotency-Key` came with another request.

@@ -1,10 +1,13 @@
 //! Greenroom: a gateway that hosts many long-lived sessions with AI agents.
 
 pub mod agents;
+pub mod app;
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod http;
 pub mod ids;
 pub mod protocol;
 pub mod store;
 pub mod timestamp;
+pub mod ws;

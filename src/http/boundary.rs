@@ -1,0 +1,206 @@
+//! The outermost layer: request ids, the error envelope, panics, the log line of a failure. Every answer passes here,
+//! so no text of the framework leaks.
+
+use std::{panic::AssertUnwindSafe, time::Instant};
+
+use actix_web::{
+    Error, FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{Payload, ServiceRequest, ServiceResponse},
+    http::{
+        StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    middleware::Next,
+};
+use futures_util::FutureExt;
+use serde_json::json;
+
+use super::{body::Unread, errors};
+use crate::error::ApiError;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names a request in the answer, in its error and in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The caller's id when it is 1 to 128 characters of `[A-Za-z0-9._:-]`, else a fresh one.
+    fn of(headers: &HeaderMap) -> Self {
+        let sane = |text: &&str| {
+            (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+        };
+        let theirs = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
+        Self(theirs.map_or_else(|| format!("req_{}", uuid::Uuid::now_v7().simple()), str::to_owned))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromRequest for RequestId {
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(request.extensions().get::<Self>().cloned().ok_or_else(errors::internal))
+    }
+}
+
+/// The middleware.
+///
+/// # Errors
+/// When a handler panicked or a layer failed: the error is whole, with envelope and request id.
+pub async fn boundary(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
+    let log =
+        LogLine { id: id.clone(), method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
+
+    let outcome = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind().await;
+    let response = match outcome {
+        Ok(Ok(response)) => response.map_into_boxed_body(),
+        Ok(Err(error)) => {
+            let known = error.as_error::<ApiError>().cloned();
+            let error = known.unwrap_or_else(|| errors::from_status(error.as_response_error().status_code()));
+            log.write(error.code.status(), Some(&error));
+            return Err(Failed { id, error }.into());
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("");
+            log::error!(request_id = id.as_str(); "a handler panicked: {text}");
+            let error = errors::internal();
+            log.write(error.code.status(), Some(&error));
+            return Err(Failed { id, error }.into());
+        }
+    };
+
+    let error = error_of(&response);
+    log.write(response.status().as_u16(), error.as_ref());
+    let unread = response.request().extensions_mut().remove::<Unread>();
+    let mut response = match error {
+        None => response,
+        Some(error) => {
+            let body = envelope(&error, &id);
+            let mut response = response.map_body(|_, _| match unread {
+                Some(unread) => unread.behind(body),
+                None => BoxBody::new(body),
+            });
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+    };
+    finish(response.headers_mut(), &id);
+    Ok(response)
+}
+
+/// The error that a response stands for: ours, or the framework's in our words.
+fn error_of(response: &ServiceResponse<BoxBody>) -> Option<ApiError> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    let ours = response.response().extensions().get::<ApiError>().cloned();
+    let written = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"application/json");
+    ours.or_else(|| (!written).then(|| errors::from_status(status)))
+}
+
+/// `{"error":{…}}`
+fn envelope(error: &ApiError, id: &RequestId) -> Vec<u8> {
+    json!({"error": error.to_json(id.as_str())}).to_string().into_bytes()
+}
+
+/// Headers of every answer.
+fn finish(headers: &mut HeaderMap, id: &RequestId) {
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// What is known of a request when its answer leaves.
+struct LogLine {
+    id: RequestId,
+    method: actix_web::http::Method,
+    uri: actix_web::http::Uri,
+    at: Instant,
+}
+
+impl LogLine {
+    /// Failures of ours once, as errors; everything else is for debugging.
+    fn write(&self, status: u16, error: Option<&ApiError>) {
+        let (id, method, path) = (self.id.as_str(), self.method.as_str(), self.uri.path());
+        let duration_ms = self.at.elapsed().as_millis();
+        match error {
+            Some(error) if status >= 500 => log::error!(
+                request_id = id, method, path, status, duration_ms, code = error.code.as_str();
+                "request failed: {}", error.message
+            ),
+            _ => log::debug!(request_id = id, method, path, status, duration_ms; "request answered"),
+        }
+    }
+}
+
+/// An error that has left the handler's reach: it writes its own envelope.
+#[derive(Debug)]
+struct Failed {
+    id: RequestId,
+    error: ApiError,
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl ResponseError for Failed {
+    fn status_code(&self) -> StatusCode {
+        self.error.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        if let Some(seconds) = self.error.retry_after {
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        let mut response = response.content_type("application/json").body(envelope(&self.error, &self.id));
+        finish(response.headers_mut(), &self.id);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+        RequestId::of(&headers).0
+    }
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_another_replaced() {
+        assert_eq!(of("job-7:step.2_x"), "job-7:step.2_x");
+        assert_eq!(of(&"a".repeat(128)).len(), 128);
+        for bad in ["", "a b", "a\"b", &"a".repeat(129)] {
+            let made = of(bad);
+            assert!(made.starts_with("req_") && made.len() == 36, "{bad:?} → {made}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! WebSockets: the one room that knows actix-web-actors.
+//!
+//! `mod.rs` upgrades, [`socket`] is the actor of one connection, [`frames`] reads what the client sends, [`ops`] is
+//! what it can ask. An actor is polled as the body of its answer, so it moves only as fast as its socket takes bytes:
+//! streams are pulled, never pushed, and a stalled client holds no more than one piece here. That also freezes the
+//! actor's own timers: who is too slow is judged by the session, and `TCP_USER_TIMEOUT` ends the connection.
+//!
+//! Close codes: 1000 answers the client's close, 1001 the server stops (come back), 1002 not WebSocket, 1003 a binary
+//! frame, 1007 text that is not UTF-8, 1008 policy (too many bad frames in a row), 1009 a message over
+//! `limits.max_frame`, 1013 too slow or too many (come back with the cursor), 4004 no such session.
+
+mod frames;
+mod ops;
+mod socket;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    error::PayloadError,
+    web::{self, Data},
+};
+use actix_web_actors::ws::{HandshakeError, WebsocketContext, handshake_with_protocols};
+use bytes::Bytes;
+
+use self::{ops::Op, socket::Socket};
+use crate::{
+    error::{ApiError, Code},
+    gateway::{Filter, From, Principal},
+    http::{Api, Key, Params, Reader, RequestId},
+    ids::SessionKey,
+};
+
+/// The subprotocol that is chosen where it is offered.
+const PROTOCOL: &str = "greenroom.v1";
+
+/// `GET /v1/ws`: many sessions.
+///
+/// # Errors
+/// When the request is no handshake.
+pub async fn socket(
+    request: HttpRequest,
+    api: Data<Api>,
+    Reader(who): Reader,
+    id: RequestId,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    upgrade(&request, Opening { api, who, id, first: None }, payload)
+}
+
+/// `GET /v1/sessions/{key}/ws`: one session, subscribed at once. A session that does not exist is told by close code
+/// 4004 and not by status, because browsers show a page nothing of a refused handshake.
+///
+/// # Errors
+/// When the request is no handshake, or a parameter is bad.
+pub async fn session_socket(
+    request: HttpRequest,
+    api: Data<Api>,
+    Reader(who): Reader,
+    Key(session): Key,
+    id: RequestId,
+    params: Params,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let from = params.seq("after")?.map_or(From::Now, From::After);
+    let filter = Filter { types: params.types(), turn: None, raw: params.flag("raw")?.unwrap_or(false) };
+    let first = Some((session.clone(), Op::Subscribe { session, from, filter }));
+    upgrade(&request, Opening { api, who, id, first }, payload)
+}
+
+/// What a connection begins with.
+struct Opening {
+    api: Data<Api>,
+    who: Principal,
+    id: RequestId,
+    /// The session of the path, with the subscription to it.
+    first: Option<(SessionKey, Op)>,
+}
+
+fn upgrade(request: &HttpRequest, opening: Opening, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+    let mut response = handshake_with_protocols(request, &[PROTOCOL]).map_err(|error| no_handshake(&error))?;
+    // The context's own reader gets nothing: `Socket` reads the payload by `Frames`.
+    let nothing = futures_util::stream::pending::<Result<Bytes, PayloadError>>();
+    Ok(response.streaming(WebsocketContext::create(Socket::new(opening, payload), nothing)))
+}
+
+fn no_handshake(error: &HandshakeError) -> ApiError {
+    ApiError::new(Code::InvalidParameter, format!("This path is a WebSocket: {error}"))
+}

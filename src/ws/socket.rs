@@ -1,0 +1,358 @@
+//! The actor of one connection: takes ops one after another, shows streams, keeps the connection alive.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
+
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, StreamHandler, WrapFuture};
+use actix_web::web::{self, Data};
+use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
+use bytestring::ByteString;
+use futures_util::stream::unfold;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    Opening,
+    frames::{Fault, Frames, Gate, Incoming},
+    ops::{self, Done, Op},
+};
+use crate::{
+    error::{ApiError, Code},
+    gateway::{Item, Principal, Subscription},
+    http::{Api, RequestId},
+    ids::SessionKey,
+    protocol::frame::EndReason,
+};
+
+/// Ops that may wait; while so many do, nothing is read.
+const MAX_WAITING: usize = 64;
+/// Bad frames in a row that a client may send.
+const MAX_BAD: u32 = 20;
+/// Sessions that one connection may follow.
+const MAX_SUBSCRIPTIONS: usize = 1024;
+/// Bytes after which the actor stops for one poll, so that they go out before more is pulled.
+const MAX_QUEUED: usize = 64 * 1024;
+
+type Context = WebsocketContext<Socket>;
+
+/// The close code for private use that means: no such session.
+const NO_SESSION: u16 = 4004;
+
+/// One connection.
+pub(super) struct Socket {
+    api: Data<Api>,
+    who: Principal,
+    id: RequestId,
+    /// The session of the path; ops that name none mean it, and its end ends the connection.
+    own: Option<SessionKey>,
+    /// The subscription that the path asks for, until the actor starts.
+    first: Option<Op>,
+    /// What the client sends, until the actor starts.
+    payload: Option<web::Payload>,
+    gate: Rc<Gate>,
+    /// Ops in the order of their frames. The first subscription has no id: nobody asked, nobody gets a reply.
+    waiting: VecDeque<(Option<Value>, Op)>,
+    /// True while an op runs. One at a time: what a client sends first is accepted first.
+    busy: bool,
+    subscriptions: HashMap<SessionKey, Shown>,
+    /// Numbers subscriptions, so that pieces of one that was replaced are known.
+    count: u64,
+    /// Bytes since the last stop.
+    queued: usize,
+    bad: u32,
+    seen: Instant,
+    stopping: bool,
+    closed: bool,
+}
+
+/// A subscription that is shown.
+struct Shown {
+    number: u64,
+    handle: SpawnHandle,
+}
+
+/// A piece of a subscription; none when it ended without a word.
+struct Piece {
+    session: SessionKey,
+    number: u64,
+    item: Option<Item>,
+}
+
+impl Socket {
+    pub(super) fn new(opening: Opening, payload: web::Payload) -> Self {
+        let (own, first) = opening.first.unzip();
+        Self {
+            api: opening.api,
+            who: opening.who,
+            id: opening.id,
+            own,
+            first,
+            payload: Some(payload),
+            gate: Rc::default(),
+            waiting: VecDeque::new(),
+            busy: false,
+            subscriptions: HashMap::new(),
+            count: 0,
+            queued: 0,
+            bad: 0,
+            seen: Instant::now(),
+            stopping: false,
+            closed: false,
+        }
+    }
+
+    fn write(&mut self, text: ByteString, ctx: &mut Context) {
+        if !self.closed {
+            self.queued += text.len();
+            ctx.text(text);
+        }
+    }
+
+    /// Lets what is queued go out before anything else is pulled.
+    fn pause(&mut self, ctx: &mut Context) {
+        if self.queued >= MAX_QUEUED {
+            self.queued = 0;
+            ctx.wait(tokio::task::yield_now().into_actor(self));
+        }
+    }
+
+    /// Ends the connection; the server reads on for a moment, so that the client gets to see why.
+    fn close(&mut self, code: CloseCode, why: &str, ctx: &mut Context) {
+        if !self.closed {
+            self.closed = true;
+            log::debug!(request_id = self.id.as_str(), code = u16::from(code); "socket closed: {why}");
+            ctx.close(Some(CloseReason { code, description: Some(why.to_owned()) }));
+            ctx.stop();
+        }
+    }
+
+    fn reply(&mut self, id: &Value, result: Result<Value, ApiError>, ctx: &mut Context) {
+        let reply = match result {
+            Ok(result) => json!({"type": "reply", "id": id, "ok": true, "result": result}),
+            Err(error) => {
+                if error.code.status() >= 500 {
+                    let (request_id, code) = (self.id.as_str(), error.code.as_str());
+                    log::error!(request_id, code; "socket op failed: {}", error.message);
+                }
+                json!({"type": "reply", "id": id, "ok": false, "error": error.to_json(self.id.as_str())})
+            }
+        };
+        self.write(reply.to_string().into(), ctx);
+    }
+
+    fn receive(&mut self, text: &str, ctx: &mut Context) {
+        match ops::parse(text, self.own.as_ref()) {
+            (id, Ok(op)) => {
+                self.bad = 0;
+                self.waiting.push_back((Some(id), op));
+                if self.waiting.len() >= MAX_WAITING {
+                    self.gate.shut();
+                }
+                self.next(ctx);
+            }
+            (id, Err(error)) => {
+                self.bad += 1;
+                self.reply(&id, Err(error), ctx);
+                if self.bad >= MAX_BAD {
+                    self.close(CloseCode::Policy, "too many bad frames", ctx);
+                }
+            }
+        }
+    }
+
+    /// Begins the next op.
+    fn next(&mut self, ctx: &mut Context) {
+        if self.busy {
+            return;
+        }
+        let Some((id, op)) = self.waiting.pop_front() else { return };
+        if self.gate.is_shut() && self.waiting.len() < MAX_WAITING {
+            self.gate.open();
+        }
+        self.busy = true;
+        let (api, who) = (self.api.clone(), self.who.clone());
+        let done = async move { ops::run(&api.gateway, &who, op).await };
+        ctx.spawn(done.into_actor(self).map(move |done, socket, ctx| {
+            socket.busy = false;
+            socket.finish(id, done, ctx);
+            socket.next(ctx);
+            socket.pause(ctx);
+        }));
+    }
+
+    fn finish(&mut self, id: Option<Value>, done: Result<Done, ApiError>, ctx: &mut Context) {
+        let (result, subscribed) = match done {
+            Ok(Done::Result(result)) => (Ok(result), None),
+            Ok(Done::Subscribed(session, subscription)) => match self.room_for(&session) {
+                Ok(()) => (Ok(json!({"session": session})), Some((session, subscription))),
+                Err(error) => (Err(error), None),
+            },
+            Ok(Done::Unsubscribed(session)) => {
+                let was = self.subscriptions.remove(&session).is_some_and(|shown| ctx.cancel_future(shown.handle));
+                (Ok(json!({"session": session, "subscribed": was})), None)
+            }
+            Err(error) => (Err(error), None),
+        };
+        match (id, result) {
+            (Some(id), result) => self.reply(&id, result, ctx),
+            (None, Ok(_)) => {}
+            (None, Err(error)) => {
+                let code = match error.code {
+                    Code::SessionNotFound => CloseCode::Other(NO_SESSION),
+                    Code::ShuttingDown => CloseCode::Away,
+                    code if code.status() >= 429 => CloseCode::Again,
+                    _ => CloseCode::Policy,
+                };
+                self.close(code, error.code.as_str(), ctx);
+            }
+        }
+        if let Some((session, subscription)) = subscribed {
+            self.show(session, subscription, ctx);
+        }
+    }
+
+    fn room_for(&self, session: &SessionKey) -> Result<(), ApiError> {
+        if self.subscriptions.len() < MAX_SUBSCRIPTIONS || self.subscriptions.contains_key(session) {
+            return Ok(());
+        }
+        let what = format!("One connection follows at most {MAX_SUBSCRIPTIONS} sessions; unsubscribe from some.");
+        Err(ApiError::new(Code::Overloaded, what).with("maximum", MAX_SUBSCRIPTIONS))
+    }
+
+    /// Shows a subscription in place of an earlier one to the same session.
+    fn show(&mut self, session: SessionKey, subscription: Subscription, ctx: &mut Context) {
+        self.count += 1;
+        let number = self.count;
+        let key = session.clone();
+        let pieces = unfold(Some(subscription), move |subscription| {
+            let session = key.clone();
+            async move {
+                let mut subscription = subscription?;
+                let item = subscription.next().await;
+                let rest = item.is_some().then_some(subscription);
+                Some((Piece { session, number, item }, rest))
+            }
+        });
+        let handle = ctx.add_stream(Box::pin(pieces));
+        if let Some(earlier) = self.subscriptions.insert(session, Shown { number, handle }) {
+            ctx.cancel_future(earlier.handle);
+        }
+    }
+
+    /// A subscription is over; on the socket of its session so is the connection.
+    fn ended(&mut self, session: &SessionKey, reason: Option<EndReason>, ctx: &mut Context) {
+        self.subscriptions.remove(session);
+        if self.own.as_ref() == Some(session) {
+            let (code, why) = match reason {
+                Some(EndReason::ShuttingDown) => (CloseCode::Away, "shutting_down"),
+                Some(EndReason::TooSlow) => (CloseCode::Again, "too_slow"),
+                Some(EndReason::SessionDeleted) => (CloseCode::Other(NO_SESSION), "session_deleted"),
+                Some(EndReason::StoreUnavailable) => (CloseCode::Again, "store_unavailable"),
+                Some(EndReason::SessionFailed) | None => (CloseCode::Again, "session_failed"),
+            };
+            self.close(code, why, ctx);
+        }
+        self.stop_when_idle(ctx);
+    }
+
+    /// Closes once the server stops and every stream has said so.
+    fn stop_when_idle(&mut self, ctx: &mut Context) {
+        if self.stopping && self.subscriptions.is_empty() {
+            self.close(CloseCode::Away, "shutting_down", ctx);
+        }
+    }
+
+    /// Ends a connection from which nothing has come for `stream.dead_after`.
+    fn watch(&mut self, ctx: &mut Context) {
+        if self.gate.is_shut() {
+            self.seen = Instant::now();
+        }
+        let patience = self.api.config.stream.dead_after.0;
+        match patience.checked_sub(self.seen.elapsed()).filter(|left| !left.is_zero()) {
+            Some(left) => {
+                ctx.run_later(left, Self::watch);
+            }
+            None => self.close(CloseCode::Policy, "silent for too long", ctx),
+        }
+    }
+}
+
+impl Actor for Socket {
+    type Context = Context;
+
+    fn started(&mut self, ctx: &mut Context) {
+        if let Some(payload) = self.payload.take() {
+            let max = self.api.config.limits.max_frame.bytes();
+            ctx.add_stream(Frames::new(payload, max, self.gate.clone()));
+        }
+        ctx.run_interval(self.api.config.stream.heartbeat.0, |socket, ctx| {
+            if !socket.closed {
+                ctx.ping(b"");
+            }
+        });
+        self.watch(ctx);
+        let stopping = self.api.stopping.clone().cancelled_owned();
+        ctx.spawn(stopping.into_actor(self).map(|(), socket, ctx| {
+            socket.stopping = true;
+            socket.stop_when_idle(ctx);
+        }));
+        self.waiting.extend(self.first.take().map(|op| (None, op)));
+        self.next(ctx);
+    }
+}
+
+impl StreamHandler<Incoming> for Socket {
+    fn handle(&mut self, incoming: Incoming, ctx: &mut Context) {
+        self.seen = Instant::now();
+        match incoming {
+            Incoming::Text(text) => self.receive(&text, ctx),
+            Incoming::Ping(payload) => ctx.pong(&payload),
+            Incoming::Pong => {}
+            Incoming::Binary => self.close(CloseCode::Unsupported, "text frames only", ctx),
+            Incoming::Close(code) => {
+                // The answer carries the client's code, except those that must not be sent.
+                let code = code.filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999));
+                self.close(code.map_or(CloseCode::Normal, CloseCode::from), "", ctx);
+            }
+            Incoming::Fault(Fault::TooBig) => self.close(CloseCode::Size, "frame too big", ctx),
+            Incoming::Fault(Fault::Protocol) => self.close(CloseCode::Protocol, "not a valid frame", ctx),
+            Incoming::Fault(Fault::NotText) => self.close(CloseCode::Invalid, "not UTF-8", ctx),
+        }
+        self.pause(ctx);
+    }
+
+    /// The client is gone.
+    fn finished(&mut self, ctx: &mut Context) {
+        ctx.stop();
+    }
+}
+
+impl StreamHandler<Piece> for Socket {
+    fn handle(&mut self, piece: Piece, ctx: &mut Context) {
+        let current = self.subscriptions.get(&piece.session).is_some_and(|shown| shown.number == piece.number);
+        if !current {
+            return;
+        }
+        match piece.item {
+            Some(Item::Events(batch)) => batch.frames().iter().for_each(|frame| self.write(frame.json.clone(), ctx)),
+            Some(Item::Frames(frames)) => frames.into_iter().for_each(|frame| self.write(frame.json, ctx)),
+            Some(Item::Control(_, json)) => self.write(json, ctx),
+            Some(Item::End(reason, json)) => {
+                self.write(json, ctx);
+                self.ended(&piece.session, Some(reason), ctx);
+            }
+            Some(Item::Done) | None => self.ended(&piece.session, None, ctx),
+        }
+        self.pause(ctx);
+    }
+
+    /// One stream is over; the connection goes on.
+    fn finished(&mut self, _: &mut Context) {}
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for Socket {
+    /// The context asks for this handler; the stream behind it is empty for ever.
+    fn handle(&mut self, _: Result<Message, ProtocolError>, _: &mut Context) {}
+}
