@@ -1,6 +1,7 @@
 //! Greenroom: a gateway that hosts many long-lived sessions with AI agents.
 
 pub mod agents;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod gateway;
@@ -8,3 +9,4 @@ pub mod ids;
 pub mod protocol;
 pub mod store;
 pub mod timestamp;
+pub mod tls;
