@@ -14,8 +14,10 @@ pub fn directives(text: &str) -> Result<Vec<(Option<String>, LevelFilter)>, Stri
             None => (None, directive.trim()),
         };
         let level = level.parse::<LevelFilter>();
-        level.map(|level| (module, level)).map_err(|_| {
-            format!("configuration: log.level: {directive:?} is none of off, error, warn, info, debug, trace, MODULE=LEVEL")
+        level.map(|level| (module, level)).map_err(|_unknown| {
+            format!(
+                "configuration: log.level: {directive:?} is none of off, error, warn, info, debug, trace, MODULE=LEVEL"
+            )
         })
     };
     text.split(',').map(one).collect()

@@ -14,6 +14,7 @@ mod client;
 mod configuration;
 mod doctor;
 mod follow;
+mod inside;
 mod logging;
 mod options;
 mod prompt;
@@ -158,7 +159,8 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_status_2_and_help_is_0() {
-        for wrong in [&["nonsense"][..], &["send", "key"], &["send", "a b", "text"], &["--bind"], &["sessions", "--limit", "0"]]
+        for wrong in
+            [&["nonsense"][..], &["send", "key"], &["send", "a b", "text"], &["--bind"], &["sessions", "--limit", "0"]]
         {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn flags_reach_their_settings_as_texts() {
-        let common = Common { data_dir: Some("7".into()), database: Some("sqlite:a \"b\".db".into()), ..Common::default() };
+        let common =
+            Common { data_dir: Some("7".into()), database: Some("sqlite:a \"b\".db".into()), ..Common::default() };
         let config = loaded(&common).unwrap();
         assert_eq!(config.data_dir(), PathBuf::from("7"));
         assert_eq!(config.database_url().expose(), "sqlite:a \"b\".db");
@@ -93,7 +94,9 @@ mod tests {
         let bind = |text: &str| loaded(&Common { bind: Some(text.into()), ..Common::default() }).unwrap_err();
         let log = loaded(&Common { log: Some("inof".into()), ..Common::default() }).unwrap_err();
         let agent = loaded(&Common { default_agent: Some("nobody".into()), ..Common::default() }).unwrap_err();
-        for (line, part) in [(bind("nowhere"), "bind"), (bind("0.0.0.0:80"), "loopback"), (log, "inof"), (agent, "nobody")] {
+        for (line, part) in
+            [(bind("nowhere"), "bind"), (bind("0.0.0.0:80"), "loopback"), (log, "inof"), (agent, "nobody")]
+        {
             assert!(line.contains(part) && !line.contains('\n'), "{line}");
         }
     }

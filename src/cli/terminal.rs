@@ -79,7 +79,7 @@ pub fn first_line(text: &str, width: usize) -> String {
 /// `OutputClosed` when nobody reads it any more.
 pub fn print(text: &str) -> Result<(), ClientError> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| ClientError::OutputClosed)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_gone| ClientError::OutputClosed)
 }
 
 /// One line on stderr. A closed stderr is nobody's loss.
