@@ -111,13 +111,14 @@ mod tests {
         let bind = "127.0.0.1:1".parse().unwrap();
         let agents = json!({"echo": "ok", "codex": "not found: npm install"});
         let good = of_server(bind, &json!({"ready": true, "sessions": 1, "store": "ok", "agents": agents}));
-        let verdicts: Vec<_> = good.iter().map(|check| (check.name.as_str(), check.verdict)).collect();
+        let mut verdicts: Vec<_> = good.iter().map(|check| (check.name.as_str(), check.verdict)).collect();
         let expected = [
-            ("server", Verdict::Good),
-            ("database", Verdict::Good),
             ("agent codex", Verdict::Limited),
             ("agent echo", Verdict::Good),
+            ("database", Verdict::Good),
+            ("server", Verdict::Good),
         ];
+        verdicts.sort_by_key(|(name, _)| *name);
         assert_eq!(verdicts, expected);
         let bad = of_server(bind, &json!({"ready": false, "store": "disk full", "reason": "the store"}));
         assert!(bad.iter().all(|check| check.verdict == Verdict::Broken));

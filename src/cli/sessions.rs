@@ -118,7 +118,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cli::test_server::{self, Reply};
 
     fn snapshot() -> Value {
         json!({"key": "web:alice", "id": crate::ids::SessionId::new(), "title": "untitled", "owner": "local",
@@ -142,13 +141,10 @@ web:alice  echo   busy   2      12        2 h ago  untitled  one…
         assert_eq!(render(&[session], now), expected);
     }
 
-    #[tokio::test]
-    async fn the_filters_reach_the_server() {
-        let page = json!({"data": [snapshot()], "first_id": null, "last_id": null, "has_more": false}).to_string();
-        let server = test_server::start(vec![Reply::json(200, &page)]).await;
-        let remote = Remote { url: server.url() };
+    #[test]
+    fn the_filters_reach_the_server() {
+        let remote = Remote { url: String::new() };
         let arguments = Arguments { json: true, limit: 5, after: None, archived: true, busy: true, remote };
-        run(Client::new(&server.url()).unwrap(), arguments).await.unwrap();
-        assert_eq!(server.requests()[0].line(), "GET /v1/sessions?limit=5&archived=true&busy=true");
+        assert_eq!(arguments.path(), "/v1/sessions?limit=5&archived=true&busy=true");
     }
 }
