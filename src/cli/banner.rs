@@ -1,0 +1,158 @@
+//! The block that `serve` prints at its start. Pure: facts in, text out.
+
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
+
+use crate::config::{AgentConfig, AgentKind, Config};
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody on this machine, without credentials.
+    Open,
+    /// Whoever has a token.
+    Token,
+}
+
+/// What the block tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BannerFacts {
+    /// Where the server listens: the port that it got, not the one that it asked for.
+    pub address: SocketAddr,
+    /// The database, without its password; see [`shown_database`].
+    pub database: String,
+    /// Where data lives.
+    pub data_dir: PathBuf,
+    /// Agents by name with what they are, the default one first.
+    pub agents: Vec<(String, String)>,
+    /// Who may call.
+    pub access: Access,
+}
+
+impl BannerFacts {
+    /// The facts of a configuration. Agents are those that are configured: none is started or asked.
+    #[must_use]
+    pub fn new(config: &Config, address: SocketAddr, access: Access) -> Self {
+        let default = config.default_agent();
+        let mut agents: Vec<_> = config.agents.iter().map(|(name, agent)| (name.clone(), describe(agent))).collect();
+        if !config.agents.contains_key("echo") {
+            agents.push(("echo".into(), "built in, repeats what you say".into()));
+        }
+        agents.sort_by_key(|(name, _)| (name != default, name.clone()));
+        let database = shown_database(config.database_url().expose());
+        Self { address, database, data_dir: config.data_dir(), agents, access }
+    }
+}
+
+fn describe(agent: &AgentConfig) -> String {
+    let model = agent.model.as_ref().map(|model| format!(", model {model}")).unwrap_or_default();
+    match agent.kind {
+        AgentKind::Echo => "built in, repeats what you say".into(),
+        AgentKind::Openai => format!("{}{model}", hide_password(agent.base_url.as_deref().unwrap_or_default())),
+        AgentKind::Acp => format!("{}{model}", agent.command.join(" ")),
+    }
+}
+
+/// A database URL that can be shown: the password, in whichever place it stands, is `***`.
+#[must_use]
+pub fn shown_database(url: &str) -> String {
+    if url.starts_with("sqlite:") { url.to_owned() } else { hide_password(url) }
+}
+
+fn hide_password(url: &str) -> String {
+    let Ok(mut parsed) = reqwest::Url::parse(url) else {
+        // A URL that cannot be read might still hold a password somewhere.
+        return "***".into();
+    };
+    if parsed.password().is_some() {
+        let _ = parsed.set_password(Some("***"));
+    }
+    if parsed.query().is_some() {
+        let hidden = |name: &str| name.contains("password") || name.contains("key") || name.contains("token");
+        let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
+        let shown = pairs.iter().map(|(name, value)| (name, if hidden(name) { "***" } else { value.as_str() }));
+        parsed.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    parsed.to_string()
+}
+
+/// The block: about ten lines, ending with a line to try.
+#[must_use]
+pub fn banner(facts: &BannerFacts) -> String {
+    let url = format!("http://{}", facts.address);
+    let mut out = format!("Greenroom {}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |name: &str, text: &str| {
+        let _ = writeln!(out, "  {name:<9} {text}");
+    };
+    line("address", &url);
+    line("database", &facts.database);
+    line("data", &facts.data_dir.display().to_string());
+    let width = facts.agents.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (index, (name, what)) in facts.agents.iter().enumerate() {
+        let default = if index == 0 { " (default)" } else { "" };
+        line(if index == 0 { "agents" } else { "" }, &format!("{name:<width$}  {what}{default}"));
+    }
+    let access = match facts.access {
+        Access::Open => "open: everybody on this machine may call, nobody else can",
+        Access::Token => "token: calls need `Authorization: Bearer gr_…`",
+    };
+    line("access", access);
+    let token = match facts.access {
+        Access::Open => "",
+        Access::Token => " \\\n    -H \"authorization: Bearer $GREENROOM_TOKEN\"",
+    };
+    let _ = write!(
+        out,
+        "\nTry it:\n\n  curl -N {url}/v1/sessions/hello/messages{token} \\\n    -H 'content-type: application/json' \
+         -H 'accept: text/event-stream' \\\n    -d '{{\"text\":\"Hello!\"}}'\n"
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_tells_where_what_and_how() {
+        let mut config: Config = toml::from_str(
+            "data_dir = \"/srv/g\"\n[session]\ndefault_agent = \"local\"\n\
+             [store]\nurl = \"postgres://me:hunter2@db/g?password=hunter2&sslmode=require\"\n\
+             [agents.local]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:8080/v1\"\nmodel = \"qwen3\"\n\
+             [agents.codex]\nkind = \"acp\"\ncommand = [\"codex-acp\", \"-c\", \"x\"]\n",
+        )
+        .unwrap();
+        let address = "127.0.0.1:4910".parse().unwrap();
+        let text = banner(&BannerFacts::new(&config, address, Access::Open));
+        let expected = "\
+Greenroom 0.1.0
+
+  address   http://127.0.0.1:4910
+  database  postgres://me:***@db/g?password=***&sslmode=require
+  data      /srv/g
+  agents    local  http://127.0.0.1:8080/v1, model qwen3 (default)
+            codex  codex-acp -c x
+            echo   built in, repeats what you say
+  access    open: everybody on this machine may call, nobody else can
+
+Try it:
+
+  curl -N http://127.0.0.1:4910/v1/sessions/hello/messages \\
+    -H 'content-type: application/json' -H 'accept: text/event-stream' \\
+    -d '{\"text\":\"Hello!\"}'
+";
+        assert_eq!(text, expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
+
+        config.store.url = None;
+        let text = banner(&BannerFacts::new(&config, address, Access::Token));
+        assert!(text.contains("database  sqlite:/srv/g/greenroom.db\n"), "{text}");
+        assert!(text.contains("$GREENROOM_TOKEN") && text.contains("access    token"), "{text}");
+    }
+
+    #[test]
+    fn a_database_url_never_shows_its_password() {
+        for url in ["postgres://me:hunter2@[::1]:5432/x", "postgres://h/x?user=me&password=hunter2", "hunter2"] {
+            assert!(!shown_database(url).contains("hunter2"), "{url}");
+        }
+        assert_eq!(shown_database("sqlite:/a b/c.db"), "sqlite:/a b/c.db");
+    }
+}

@@ -1,0 +1,52 @@
+//! Logging of the server: `log` records with their key-values on stderr.
+
+use env_logger::{Builder, Target};
+use log::LevelFilter;
+
+/// Reads `log.level`: a level, or directives such as `info,greenroom::ws=debug`.
+///
+/// # Errors
+/// One line. A bare word that is no level is an error: env_logger would take it for a module and log nothing else.
+pub fn directives(text: &str) -> Result<Vec<(Option<String>, LevelFilter)>, String> {
+    let one = |directive: &str| {
+        let (module, level) = match directive.split_once('=') {
+            Some((module, level)) => (Some(module.trim().to_owned()), level.trim()),
+            None => (None, directive.trim()),
+        };
+        let level = level.parse::<LevelFilter>();
+        level.map(|level| (module, level)).map_err(|_unknown| {
+            format!(
+                "configuration: log.level: {directive:?} is none of off, error, warn, info, debug, trace, MODULE=LEVEL"
+            )
+        })
+    };
+    text.split(',').map(one).collect()
+}
+
+/// Sends all log records of this process to stderr, with milliseconds.
+///
+/// # Errors
+/// What is wrong with `level`.
+pub fn init(level: &str) -> Result<(), String> {
+    let mut builder = Builder::new();
+    for (module, level) in directives(level)? {
+        builder.filter(module.as_deref(), level);
+    }
+    builder.format_timestamp_millis().target(Target::Stderr);
+    builder.try_init().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_directives_are_read() {
+        assert_eq!(directives("warn").unwrap(), [(None, LevelFilter::Warn)]);
+        let both = directives("info, greenroom::ws=debug").unwrap();
+        assert_eq!(both, [(None, LevelFilter::Info), (Some("greenroom::ws".into()), LevelFilter::Debug)]);
+        for wrong in ["", "inof", "info,", "a=b", "info;debug"] {
+            assert!(directives(wrong).is_err(), "{wrong}");
+        }
+    }
+}
