@@ -9,7 +9,7 @@
 //! - [`session`]: one actor a live session: queue, turns, choices, event log, streams.
 //! - [`agents`]: what runs behind a session, each kind behind one trait; processes and their end.
 //! - [`store`]: everything that must survive, in SQLite or Postgres.
-//! - [`config`], [`cli`], [`app`]: how it is set up, called, started and stopped.
+//! - [`config`], [`cli`], [`server`], [`app`]: how it is set up, called, put together, started and stopped.
 //!
 //! Dependencies point one way: `http, ws → gateway → supervisor → session → {agents, store} → protocol → ids`.
 //!
@@ -26,6 +26,7 @@ pub mod gateway;
 pub mod http;
 pub mod ids;
 pub mod protocol;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod supervisor;

@@ -81,7 +81,10 @@ type Waiting = oneshot::Sender<Result<Option<Addr<SessionActor>>, ApiError>>;
 enum Entry {
     /// Being loaded; these wait for it, each with whether it wants an actor for a key without a session.
     Opening(Vec<(bool, Waiting)>),
-    Live { addr: Addr<SessionActor>, incarnation: u64 },
+    Live {
+        addr: Addr<SessionActor>,
+        incarnation: u64,
+    },
 }
 
 /// See the module's text.
@@ -186,9 +189,7 @@ impl Supervisor {
         let (deps, reports) = (Arc::clone(&self.deps), ctx.address().recipient());
         let turn = usize::try_from(incarnation).unwrap_or(0);
         let addr = match self.arbiters.get(turn % self.arbiters.len().max(1)) {
-            Some(arbiter) => {
-                SessionActor::start_in_arbiter(arbiter, move |_| SessionActor::new(origin, deps, reports))
-            }
+            Some(arbiter) => SessionActor::start_in_arbiter(arbiter, move |_| SessionActor::new(origin, deps, reports)),
             None => SessionActor::new(origin, deps, reports).start(),
         };
         self.sessions.insert(key, Entry::Live { addr: addr.clone(), incarnation });
@@ -263,10 +264,11 @@ impl Handler<Find> for Supervisor {
             return Box::pin(std::future::ready(Err(error)));
         }
         let (waiter, opened) = oneshot::channel();
+        let full = self.sessions.len() >= self.deps.config.session.max_live;
         match self.sessions.get_mut(&find.key) {
             Some(Entry::Opening(waiting)) => waiting.push((find.create, waiter)),
             // A dead actor whose end has not been reported yet is replaced; its late report names another incarnation.
-            _ if self.sessions.len() >= self.deps.config.session.max_live => {
+            _ if full => {
                 let error = ApiError::new(Code::TooManySessions, "too many sessions are live; try again in a moment");
                 return Box::pin(std::future::ready(Err(error.with("limit", self.deps.config.session.max_live))));
             }

@@ -14,9 +14,7 @@ use super::{
     AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, OpenSpec, Opened, Outcome, Probe,
     Prompt, ToolCall, channel,
 };
-use crate::protocol::{
-    ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, Usage, event::DeltaKind,
-};
+use crate::protocol::{ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, Usage, event::DeltaKind};
 
 /// The largest number of deltas, and of characters in one, that a script may ask for.
 const MAX_SCRIPT: u64 = 10_000_000;
@@ -305,5 +303,8 @@ impl Run {
 
 fn bad_script(what: &str) -> Outcome {
     let example = r#"{"deltas": 5, "delay_ms": 100}"#;
-    Outcome::failed("agent_error", format!("the script cannot be played: {what}; it is a JSON object such as {example}"))
+    Outcome::failed(
+        "agent_error",
+        format!("the script cannot be played: {what}; it is a JSON object such as {example}"),
+    )
 }

@@ -83,7 +83,8 @@ impl Pool {
     fn ask_longest_idle(&self) {
         let mut seats = self.seats();
         let idle = seats.taken.values_mut().filter(|seat| !seat.asked);
-        let longest = idle.filter_map(|seat| seat.idle_since.map(|since| (since, seat))).min_by_key(|(since, _)| *since);
+        let longest =
+            idle.filter_map(|seat| seat.idle_since.map(|since| (since, seat))).min_by_key(|(since, _)| *since);
         if let Some((_, seat)) = longest {
             seat.asked = true;
             // A notice about lifecycle: it must not be lost to a full mailbox.

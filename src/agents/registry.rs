@@ -24,19 +24,23 @@ pub struct Registry {
 
 impl Registry {
     /// The built-in agents and the configured ones.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// One line: which agent cannot be set up, and why.
+    pub fn new(config: &Config) -> Result<Self, String> {
         let mut agents: BTreeMap<String, Arc<dyn Agent>> = BTreeMap::new();
         agents.insert("echo".into(), Arc::new(Echo::new("echo")));
         for (name, agent) in &config.agents {
             let built: Arc<dyn Agent> = match agent.kind {
                 AgentKind::Echo => Arc::new(Echo::new(name.clone())),
-                AgentKind::Openai => Arc::new(OpenAiAgent::new(name.clone(), agent.clone(), config.agent.clone())),
+                AgentKind::Openai => Arc::new(
+                    OpenAiAgent::new(name, agent.clone(), config.agent.clone()).map_err(|error| error.to_string())?,
+                ),
                 AgentKind::Acp => Arc::new(AcpAgent::new(name.clone(), agent.clone(), config.agent.clone())),
             };
             agents.insert(name.clone(), built);
         }
-        Self { agents: Arc::new(agents), found: Arc::default() }
+        Ok(Self { agents: Arc::new(agents), found: Arc::default() })
     }
 
     /// An agent by name.
@@ -68,6 +72,12 @@ impl Registry {
         });
         let found = join_all(probes).await.into_iter().collect();
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// What the last look found, by name; empty before the first.
+    #[must_use]
+    pub fn found(&self) -> BTreeMap<String, Probe> {
+        self.found.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The entries of `GET /v1/agents`.

@@ -2,29 +2,38 @@
 
 use std::net::TcpListener;
 
-use crate::{agents::Probe, config::Config};
+use crate::{
+    agents::{Probe, Registry},
+    config::Config,
+    server,
+    store::Store,
+};
 
 /// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered.
 ///
 /// # Errors
 /// One line: why it could not start.
 pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
-    drop((config, listener, ready));
-    Err("the server is not connected to the command line yet".into())
+    server::run(config, listener, ready)
 }
 
 /// Opens the database as the server would, and closes it. Only while no server runs on it.
 ///
 /// # Errors
 /// One line: why not, and what to do.
-pub fn open_database(_config: &Config) -> Result<(), String> {
-    Err("the store is not connected to the command line yet".into())
+pub fn open_database(config: &Config) -> Result<(), String> {
+    let mut store = config.store.clone();
+    store.url = Some(config.database_url());
+    Store::open(&store).map(drop).map_err(|error| error.to_string())
 }
 
 /// Asks each agent whether it could run.
 ///
 /// # Errors
 /// One line: an agent that cannot be set up at all.
-pub fn probe_agents(_config: &Config) -> Result<Vec<(String, Probe)>, String> {
-    Err("the agents are not connected to the command line yet".into())
+pub fn probe_agents(config: &Config) -> Result<Vec<(String, Probe)>, String> {
+    let registry = Registry::new(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("no runtime for the probes: {error}"))?.block_on(registry.refresh());
+    Ok(registry.found().into_iter().collect())
 }

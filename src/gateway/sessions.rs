@@ -52,6 +52,14 @@ impl Gateway {
         }
     }
 
+    /// Makes the session if there is none.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn ensure(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
+        self.execute(key, true, Command::Ensure { owner: who.user.clone() }).await.map(drop)
+    }
+
     /// The session that an earlier call with the same `Idempotency-Key` made, as it is now.
     async fn created_before(&self, who: &Principal, outcome: &str) -> Result<Snapshot, ApiError> {
         let value: Value = serde_json::from_str(outcome).map_err(|_bad| unexpected())?;

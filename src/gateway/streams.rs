@@ -1,13 +1,7 @@
 //! Streams and pages of the event log.
 
 use super::{EventRange, Events, Filter, From, Gateway, Principal, session_not_found};
-use crate::{
-    error::ApiError,
-    ids::SessionKey,
-    protocol::Frame,
-    session::Subscription,
-    store::StoreError,
-};
+use crate::{error::ApiError, ids::SessionKey, protocol::Frame, session::Subscription, store::StoreError};
 
 /// Bytes that a page of events may have, beyond its first event.
 const PAGE_BYTES: usize = 4 << 20;

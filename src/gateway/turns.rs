@@ -123,7 +123,7 @@ impl Gateway {
             }
             let record = self.stored_turn(key, turn).await?;
             if record.turn.state.is_terminal() {
-                let messages = self.deps.store.messages_of_turn(turn).await?;
+                let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
                 let texts = messages.iter().rev().filter(|message| message.role == Role::Assistant);
                 let response = texts.map(|message| message.text()).find(|text| !text.is_empty()).unwrap_or_default();
                 return Ok(Some(Finished { turn: record.turn, response }));
@@ -248,7 +248,10 @@ impl Gateway {
         let record = self.stored_turn(key, id).await?;
         let turn = record.turn;
         if !matches!(turn.state, TurnState::Failed | TurnState::Cancelled | TurnState::Interrupted) {
-            let message = format!("only a failed, cancelled or interrupted turn can be tried again; it is {}", turn.state.as_str());
+            let message = format!(
+                "only a failed, cancelled or interrupted turn can be tried again; it is {}",
+                turn.state.as_str()
+            );
             return Err(ApiError::new(Code::TurnNotRetryable, message).with("state", turn.state));
         }
         let message = Enqueue {

@@ -32,7 +32,9 @@ const BRIEF_FIELDS: [&str; 4] = ["goal", "done", "open", "clarifications"];
 pub(super) fn text(text: &str) -> Result<String, ApiError> {
     let trimmed = text.trim();
     if trimmed.chars().count() > MAX_TEXT {
-        return Err(ApiError::new(Code::ContentTooLarge, "the text has more than 1048576 characters").with("limit", MAX_TEXT));
+        return Err(
+            ApiError::new(Code::ContentTooLarge, "the text has more than 1048576 characters").with("limit", MAX_TEXT)
+        );
     }
     Ok(trimmed.to_owned())
 }
@@ -42,7 +44,10 @@ pub(super) fn content(body: &mut SendMessage) -> Result<(String, Arc<Vec<Attachm
     let text = text(body.text.as_deref().unwrap_or_default())?;
     let attachments = std::mem::take(&mut body.attachments);
     if text.is_empty() && attachments.is_empty() {
-        return Err(ApiError::new(Code::MissingText, "a message needs a text of at least one character, or an attachment"));
+        return Err(ApiError::new(
+            Code::MissingText,
+            "a message needs a text of at least one character, or an attachment",
+        ));
     }
     if attachments.len() > MAX_ATTACHMENTS {
         return Err(invalid_attachment("a message takes at most 64 attachments"));

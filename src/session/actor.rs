@@ -185,7 +185,8 @@ impl Handler<Execute> for SessionActor {
         self.lane.push(Input::Command(command, reply));
         self.advance(ctx);
         Box::pin(async move {
-            let ended = || ApiError::new(Code::Internal, "the session ended inside; whether the call took effect is not known");
+            let ended =
+                || ApiError::new(Code::Internal, "the session ended inside; whether the call took effect is not known");
             done.await.unwrap_or_else(|_dropped| Err(ended()))
         })
     }

@@ -12,15 +12,7 @@ use std::{
 use actix::{AsyncContext as _, Context, SpawnHandle};
 use tokio::sync::mpsc;
 
-use super::{
-    SessionActor,
-    actor::beside,
-    coalesce::Coalescer,
-    command::Once,
-    draft::Effect,
-    lane::Input,
-    workspace,
-};
+use super::{SessionActor, actor::beside, coalesce::Coalescer, command::Once, draft::Effect, lane::Input, workspace};
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
     protocol::Control,
@@ -111,7 +103,8 @@ impl SessionActor {
             }
             Effect::ResetDone => {
                 let count = self.subscribers.len();
-                let done = self.state.as_ref().map(|state| super::command::Done::Snapshot(Box::new(state.snapshot(count))));
+                let done =
+                    self.state.as_ref().map(|state| super::command::Done::Snapshot(Box::new(state.snapshot(count))));
                 for ender in self.enders.drain(..) {
                     drop(ender.send(done.clone().ok_or_else(super::turns::no_session)));
                 }
@@ -296,7 +289,8 @@ impl SessionActor {
 
     /// A turn is about to run: a stateless agent is started for it, a warm one is kept.
     fn ready_for_turn(&mut self, ctx: &mut Context<Self>) {
-        let Some(name) = self.state.as_ref().and_then(|state| state.running.as_ref()).map(|r| r.turn.turn.agent.clone())
+        let Some(name) =
+            self.state.as_ref().and_then(|state| state.running.as_ref()).map(|r| r.turn.turn.agent.clone())
         else {
             return;
         };
@@ -397,7 +391,8 @@ impl SessionActor {
     fn turn_over(&mut self, ctx: &mut Context<Self>) {
         let idle_timeout = self.deps.config.pool.idle_timeout.0;
         let Some(slot) = &mut self.backend.slot else { return };
-        for timer in [slot.stall_timer.take(), slot.cancel_timer.take(), slot.flush_timer.take()].into_iter().flatten() {
+        for timer in [slot.stall_timer.take(), slot.cancel_timer.take(), slot.flush_timer.take()].into_iter().flatten()
+        {
             ctx.cancel_future(timer);
         }
         if slot.stateless {

@@ -6,9 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     ids::{ChoiceId, TurnId},
-    protocol::{
-        Attachment, ChoiceAnswer, CreateSession, PatchSession, Policy, ResolvedBy, Snapshot, Turn,
-    },
+    protocol::{Attachment, ChoiceAnswer, CreateSession, PatchSession, Policy, ResolvedBy, Snapshot, Turn},
 };
 
 /// A change that somebody asks for.

@@ -227,7 +227,10 @@ impl Draft {
     fn patch(&mut self, env: &mut Env<'_>, body: &PatchSession) -> Result<Done, ApiError> {
         let state = self.state.as_ref().ok_or_else(no_session)?;
         if body.archived == Some(true) && state.busy() {
-            return Err(ApiError::new(Code::SessionBusy, "a turn runs or waits; cancel it before you archive the session"));
+            return Err(ApiError::new(
+                Code::SessionBusy,
+                "a turn runs or waits; cancel it before you archive the session",
+            ));
         }
         let before = state.record.snapshot.clone();
         let now = env.now;
@@ -250,7 +253,8 @@ impl Draft {
         if after.archived != before.archived {
             changed = changed_of(&after, &["archived", "archived_at"]);
             let archived = after.archived;
-            let body = if archived { EventBody::SessionArchived { changed } } else { EventBody::SessionUpdated { changed } };
+            let body =
+                if archived { EventBody::SessionArchived { changed } } else { EventBody::SessionUpdated { changed } };
             self.emit(now, None, body);
             if archived {
                 self.effects.push(Effect::CloseAgent);
@@ -374,7 +378,11 @@ fn apply_patch(snapshot: &mut crate::protocol::Snapshot, body: &PatchSession) {
     }
 }
 
-fn differing(before: &crate::protocol::Snapshot, after: &crate::protocol::Snapshot, names: &[&str]) -> Map<String, Value> {
+fn differing(
+    before: &crate::protocol::Snapshot,
+    after: &crate::protocol::Snapshot,
+    names: &[&str],
+) -> Map<String, Value> {
     let old = changed_of(before, names);
     changed_of(after, names).into_iter().filter(|(name, value)| old.get(name) != Some(value)).collect()
 }

@@ -182,8 +182,23 @@ impl Draft {
         let oldest = self.next_seq;
         let snapshot = record.snapshot.clone();
         self.state = Some(State::new(record, self.next_seq - 1, oldest));
-        let changed = changed_of(&snapshot, &["id", "title", "owner", "agent", "model", "mode", "permission_mode",
-            "profile", "project_id", "visibility", "org_id", "metadata"]);
+        let changed = changed_of(
+            &snapshot,
+            &[
+                "id",
+                "title",
+                "owner",
+                "agent",
+                "model",
+                "mode",
+                "permission_mode",
+                "profile",
+                "project_id",
+                "visibility",
+                "org_id",
+                "metadata",
+            ],
+        );
         self.emit(env.now, None, EventBody::SessionCreated { changed });
         self.session = RowChange::Create;
         self.visible = true;

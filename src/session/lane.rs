@@ -1,7 +1,11 @@
 //! The lane: one commit of a session at a time. What comes while one is under way waits, and is then decided
 //! together on what was committed, so a decision never rests on something that may fail.
 
-use std::{collections::VecDeque, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::{AsyncContext as _, Context};
 use tokio::sync::oneshot;

@@ -192,7 +192,9 @@ mod tests {
         outbox.set_state("new".into());
         outbox.push(control("1"), 1, 10, now);
         assert!(matches!(outbox.try_take(), Some(Taken::Item(Waiting::Control("ping", _)))));
-        assert!(matches!(outbox.try_take(), Some(Taken::Item(Waiting::Control("session.state", frame))) if frame == "new"));
+        assert!(
+            matches!(outbox.try_take(), Some(Taken::Item(Waiting::Control("session.state", frame))) if frame == "new")
+        );
         outbox.push(control("2"), 1, 10, now);
         outbox.end(EndReason::ShuttingDown, false);
         assert!(matches!(outbox.try_take(), Some(Taken::Item(_))));

@@ -14,8 +14,7 @@ use crate::{
     error::Code,
     ids::TurnId,
     protocol::{
-        Choice, ChoiceKind, EventBody, OptionKind, ResolvedBy, Role, ToolStatus, TurnError, TurnState,
-        event::DeltaKind,
+        Choice, ChoiceKind, EventBody, OptionKind, ResolvedBy, Role, ToolStatus, TurnError, TurnState, event::DeltaKind,
     },
     store::ChoiceWrite,
     timestamp::Timestamp,
@@ -260,7 +259,8 @@ impl Draft {
                 && Some(&rule.tool) == ask.tool.as_ref()
                 && rule.input_summary == ask.input_summary
         });
-        let by_rule = rule.and_then(|rule| option_for(&ask.options, rule.allow).map(|option| (option.id.clone(), option.kind)));
+        let by_rule =
+            rule.and_then(|rule| option_for(&ask.options, rule.allow).map(|option| (option.id.clone(), option.kind)));
         let key = state.key().clone();
         let choice = Arc::new(Choice {
             id: env.choice_id(),

@@ -21,8 +21,7 @@ pub fn restore(claimed: ClaimedSession, last_seq: u64, oldest_seq: u64, events: 
     state.rules = Arc::new(claimed.rules);
     state.native_ids = Arc::new(claimed.native_ids);
     let (offered, turns): (Vec<_>, Vec<_>) = claimed.unfinished.into_iter().partition(|turn| turn.steers.is_some());
-    let (waiting, started): (Vec<_>, Vec<_>) =
-        turns.into_iter().partition(|turn| turn.turn.state == TurnState::Queued);
+    let (waiting, started): (Vec<_>, Vec<_>) = turns.into_iter().partition(|turn| turn.turn.state == TurnState::Queued);
     state.queue = Queue::restore(waiting);
     if let Some(turn) = started.into_iter().next() {
         let mut running = Running::new(Arc::new(turn));

@@ -140,7 +140,10 @@ impl Subscription {
             });
         };
         self.id = Some(id);
-        if first && self.filter.turn.is_none() && let Some(snapshot) = snapshot {
+        if first
+            && self.filter.turn.is_none()
+            && let Some(snapshot) = snapshot
+        {
             let hello = Control::Hello { snapshot, oldest_seq, last_seq, at: Timestamp::now() };
             self.ready.push_back(Item::Control("session.hello", hello.encode(&self.key, None)));
         }
@@ -236,4 +239,3 @@ impl Drop for Subscription {
 fn passes(prefixes: &[String], kind: &str) -> bool {
     prefixes.is_empty() || prefixes.iter().any(|prefix| kind.starts_with(prefix.as_str()))
 }
-

@@ -176,7 +176,9 @@ impl Draft {
         let Some(capabilities) = (env.agents)(&agent) else {
             let error = TurnError {
                 code: Code::AgentUnavailable.as_str().into(),
-                message: format!("no agent {agent:?} is configured any more; PATCH the session's agent, or configure it"),
+                message: format!(
+                    "no agent {agent:?} is configured any more; PATCH the session's agent, or configure it"
+                ),
             };
             let ending = Ending { state: TurnState::Failed, reason: None, error: Some(error) };
             return self.settle(env, &turn, &ending, Usage::default(), String::new());
@@ -293,7 +295,13 @@ impl Draft {
         let Some(message) = &mut running.message else { return };
         let open: Vec<String> = message.open_tools().map(|tool| tool.call.call_id.clone()).collect();
         for call_id in open {
-            self.end_tool(env.now, id, call_id, Value::String(format!("the turn ended first: {}", state.as_str())), true);
+            self.end_tool(
+                env.now,
+                id,
+                call_id,
+                Value::String(format!("the turn ended first: {}", state.as_str())),
+                true,
+            );
         }
     }
 

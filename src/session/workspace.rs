@@ -34,7 +34,8 @@ pub fn prepare(config: &Config, agent: &str, key: &SessionKey) -> Result<PathBuf
 
 /// A folder name for a key: readable, and different for different keys also where only odd characters differ.
 fn folder_name(key: &SessionKey) -> String {
-    let readable: String = key.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
+    let readable: String =
+        key.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(60).collect();
     let digest = Sha256::digest(key.as_str().as_bytes());
     let tail: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     format!("{readable}-{tail}")
@@ -42,7 +43,12 @@ fn folder_name(key: &SessionKey) -> String {
 
 /// Reads the conversation so far, without the message of the turn that is about to run.
 #[must_use]
-pub fn transcript(store: &Store, key: &SessionKey, conversation: SessionId, without: Option<TurnId>) -> Arc<dyn Transcript> {
+pub fn transcript(
+    store: &Store,
+    key: &SessionKey,
+    conversation: SessionId,
+    without: Option<TurnId>,
+) -> Arc<dyn Transcript> {
     Arc::new(StoredTranscript { store: store.clone(), key: key.clone(), conversation, without })
 }
 

@@ -56,6 +56,7 @@ pub(super) fn start(connection: &mut AnyConnection, process: &ProcessRecord) -> 
         processes::boot_id.eq(text(&process.boot_id)),
         processes::agent.eq(text(&process.agent)),
         processes::session.eq(text(&process.session)),
+        processes::marker.eq(text(&process.marker)),
     );
     diesel::insert_into(processes::table).values(values).execute(connection)?;
     Ok(())
@@ -135,14 +136,16 @@ impl Store {
     /// When the store fails.
     pub async fn processes(&self) -> Result<Vec<ProcessRecord>, StoreError> {
         self.read(|connection| {
-            let rows =
-                processes::table.order(processes::pgid.asc()).load::<(i32, i64, String, String, String)>(connection)?;
-            let read = |(pgid, started_ticks, boot_id, agent, session)| ProcessRecord {
+            let rows = processes::table
+                .order(processes::pgid.asc())
+                .load::<(i32, i64, String, String, String, String)>(connection)?;
+            let read = |(pgid, started_ticks, boot_id, agent, session, marker)| ProcessRecord {
                 pgid,
                 started_ticks,
                 boot_id,
                 agent,
                 session,
+                marker,
             };
             Ok(rows.into_iter().map(read).collect())
         })

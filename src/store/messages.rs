@@ -13,7 +13,7 @@ use super::{
     schema::{messages, sessions},
 };
 use crate::{
-    ids::{MessageId, SessionId, SessionKey},
+    ids::{MessageId, SessionId, SessionKey, TurnId},
     protocol::Message,
     timestamp::Timestamp,
 };
@@ -223,6 +223,45 @@ impl Store {
                 .select(MessageRow::as_select())
                 .load(connection)?;
             rows.into_iter().rev().map(MessageRow::read).collect()
+        })
+        .await
+    }
+
+    /// Of the first `count` messages of a conversation the last `limit`, oldest first: the tail as it was when the
+    /// conversation had `count` messages.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn tail(&self, session: SessionId, count: u64, limit: u32) -> Result<Vec<Message>, StoreError> {
+        let session = session.to_string();
+        let last = i64::try_from(count).unwrap_or(i64::MAX);
+        self.read(move |connection| {
+            let rows = messages::table
+                .filter(messages::session_id.eq(&session))
+                .filter(messages::ordinal.le(last))
+                .order(messages::ordinal.desc())
+                .limit(i64::from(limit))
+                .select(MessageRow::as_select())
+                .load(connection)?;
+            rows.into_iter().rev().map(MessageRow::read).collect()
+        })
+        .await
+    }
+
+    /// The messages of a turn, in order.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn messages_of_turn(&self, session: SessionId, turn: TurnId) -> Result<Vec<Message>, StoreError> {
+        let (session, turn) = (session.to_string(), turn.to_string());
+        self.read(move |connection| {
+            let rows = messages::table
+                .filter(messages::session_id.eq(&session))
+                .filter(messages::turn_id.eq(&turn))
+                .order(messages::ordinal.asc())
+                .select(MessageRow::as_select())
+                .load(connection)?;
+            rows.into_iter().map(MessageRow::read).collect()
         })
         .await
     }

@@ -163,6 +163,7 @@ diesel::table! {
         boot_id -> Text,
         agent -> Text,
         session -> Text,
+        marker -> Text,
     }
 }
 

@@ -170,5 +170,6 @@ CREATE TABLE processes (
     started_ticks BIGINT NOT NULL,
     boot_id TEXT NOT NULL,
     agent TEXT NOT NULL,
-    session TEXT NOT NULL
+    session TEXT NOT NULL,
+    marker TEXT NOT NULL
 );

@@ -1,0 +1,180 @@
+//! Puts the rooms together: store, agents, sessions, gateway, HTTP; and takes them apart in the right order.
+//!
+//! Start: store (migrations) → sweep of agent processes that a crash left → sessions and HTTP, which answers at once
+//! → unfinished sessions are taken up again → agents are looked for. Stop: see [`crate::app`].
+
+use std::{io, net::TcpListener, sync::Arc};
+
+use actix::Actor as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    agents::{ProcessLedger, ProcessRecord, Registry, pool::Pool, process},
+    app::Application,
+    config::Config,
+    gateway::{Gateway, Principal},
+    ids::SessionKey,
+    session::{Deps, draft::Settings},
+    store::{Store, StoreError},
+    supervisor::{DrainAll, Recover, Supervisor},
+    timestamp::Timestamp,
+};
+
+/// How often calls that are older than a day are forgotten.
+const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Runs a server until a signal stops it. `ready` is called once everything is open.
+///
+/// # Errors
+/// One line: why it could not start.
+pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
+    let mut config = config;
+    config.store.url = Some(config.database_url());
+    let store = Store::open(&config.store).map_err(|error| error.to_string())?;
+    let registry = Registry::new(&config)?;
+    actix::System::new().block_on(serve(config, listener, store, registry, ready)).map_err(|error| error.to_string())
+}
+
+async fn serve(
+    config: Config,
+    listener: TcpListener,
+    store: Store,
+    registry: Registry,
+    ready: impl FnOnce(),
+) -> io::Result<()> {
+    // Taken before anything else can be interrupted, so that no signal is lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    sweep_processes(&store).await;
+    let settings = settings(&config);
+    let deps = Arc::new(Deps {
+        pool: Pool::new(config.pool.max_processes),
+        ledger: Arc::new(StoredLedger(store.clone())),
+        settings,
+        store: store.clone(),
+        registry: registry.clone(),
+        config: config.clone(),
+    });
+    let arbiters = Supervisor::arbiters();
+    let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
+    let supervisor = Supervisor::new(Arc::clone(&deps), handles).start();
+    let gateway = Gateway::new(supervisor.clone(), deps);
+    let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
+    ready();
+    actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
+    actix::spawn(async move { registry.refresh().await });
+    actix::spawn(keep_house(store.clone()));
+    let stop = async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
+        actix::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            log::warn!("stopped at once by a second signal");
+            std::process::exit(130);
+        });
+    };
+    let grace = config.shutdown.grace.0;
+    let drain = || async move {
+        gateway.begin_draining();
+        if supervisor.send(DrainAll { grace }).await.is_err() {
+            log::error!("the sessions could not be stopped in order: their supervisor is gone");
+        }
+    };
+    let result = application.run_until_stopped(stop, drain).await;
+    arbiters.iter().for_each(|arbiter| drop(arbiter.stop()));
+    store.flush_and_close().await;
+    log::info!("stopped");
+    result
+}
+
+/// The settings that sessions decide by.
+#[must_use]
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        max_queue: config.session.max_queue,
+        primary: config.session.primary.clone(),
+        default_agent: config.default_agent().to_owned(),
+        choice_timeout: config.choice.timeout.0,
+        on_timeout: config.choice.on_timeout,
+        retry_interrupted: config.recovery.retry_interrupted,
+    }
+}
+
+/// Takes up sessions with unfinished turns, and makes the primary one. Tried until it works: a store that is not
+/// there at the start may come.
+async fn take_up(supervisor: actix::Addr<Supervisor>, gateway: Gateway, primary: String) {
+    let mut pause = std::time::Duration::from_millis(100);
+    loop {
+        let ensured = match primary.parse::<SessionKey>() {
+            Ok(key) => gateway.ensure(&Principal::local(), &key).await,
+            // Checked with the configuration.
+            Err(_invalid) => Ok(()),
+        };
+        let recovered = supervisor.send(Recover).await;
+        match (ensured, recovered) {
+            (Ok(()), Ok(Ok(0))) => return,
+            (Ok(()), Ok(Ok(count))) => {
+                return log::info!(sessions = count; "sessions with unfinished turns were taken up again");
+            }
+            (_, Err(_gone)) => return,
+            (Err(error), _) | (_, Ok(Err(error))) => {
+                log::warn!(error:% = error; "sessions could not be taken up again yet");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(std::time::Duration::from_secs(5));
+    }
+}
+
+/// Kills agent processes that an earlier run left behind.
+async fn sweep_processes(store: &Store) {
+    let left = match store.processes().await {
+        Ok(left) if left.is_empty() => return,
+        Ok(left) => left,
+        Err(error) => return log::error!(error:% = error; "processes of an earlier run could not be looked up"),
+    };
+    let groups = left.clone();
+    let killed = tokio::task::spawn_blocking(move || process::sweep(&groups)).await.unwrap_or(0);
+    if killed > 0 {
+        log::warn!(groups = killed; "agent processes of an earlier run were still there and were killed");
+    }
+    for process in left {
+        strike_out(store, process.pgid).await;
+    }
+}
+
+async fn strike_out(store: &Store, pgid: i32) {
+    if let Err(error) = store.process_ended(pgid).await {
+        log::warn!(pgid, error:% = error; "the end of a process could not be recorded");
+    }
+}
+
+async fn keep_house(store: Store) {
+    let day = std::time::Duration::from_secs(24 * 3600);
+    loop {
+        let before = Timestamp(Timestamp::now().0.saturating_sub(Timestamp(0).plus(day).0));
+        if let Err(StoreError::Unavailable(cause)) = store.sweep_idempotency(before).await {
+            log::warn!(cause:% = cause; "old idempotency keys could not be forgotten");
+        }
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+/// Records process groups in the store, beside whoever starts and ends them.
+struct StoredLedger(Store);
+
+impl ProcessLedger for StoredLedger {
+    fn started(&self, process: ProcessRecord) {
+        let store = self.0.clone();
+        tokio::spawn(async move {
+            let pgid = process.pgid;
+            if let Err(error) = store.process_started(process).await {
+                log::warn!(pgid, error:% = error; "a process could not be recorded; a crash may leave it behind");
+            }
+        });
+    }
+
+    fn ended(&self, pgid: i32) {
+        let store = self.0.clone();
+        tokio::spawn(async move { strike_out(&store, pgid).await });
+    }
+}
