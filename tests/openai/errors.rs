@@ -11,8 +11,10 @@ use crate::{
 
 #[tokio::test]
 async fn nothing_listens_there() {
-    // A port that was free a moment ago.
-    let address = MockLlm::start().v1();
+    // Bound, so that nobody else gets the port, and not listening.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = format!("http://{}/v1", socket.local_addr().unwrap());
     let agent = agent_at(&address, json!({"max_retries": 1}));
     let mut session = Session::open(&agent, Ok(Vec::new())).await;
     let turn = session.ask("hi").await;

@@ -180,6 +180,11 @@ async fn llama_tells_its_progress_once_it_is_known() {
         .data(&json!({"choices": [], "timings": timings}))]);
     let usage = session.ask("hi").await.usage().unwrap();
     assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (40, 30, 5));
+    let counted = json!({"prompt_tokens": 41, "completion_tokens": 6});
+    mock.script([Reply::sse().finish("stop").data(&json!({"choices": [], "timings": timings, "usage": counted}))]);
+    let usage = session.ask("hi").await.usage().unwrap();
+    assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (41, 30, 6));
+    assert_eq!(usage.context_used, Some(47));
 
     let progress =
         json!({"choices": [], "prompt_progress": {"total": 200, "cache": 20, "processed": 100, "time_ms": 31}});
@@ -190,7 +195,11 @@ async fn llama_tells_its_progress_once_it_is_known() {
         Some(&AgentEvent::Progress { processed: 100, total: 200, cached: 20, time_ms: 31 })
     );
     let asked: Vec<_> = mock.generations().iter().map(|request| request.body["return_progress"].clone()).collect();
-    assert_eq!(asked, [json!(null), json!(true)], "a strict server would refuse it, so it is not sent on suspicion");
+    assert_eq!(
+        asked,
+        [json!(null), json!(true), json!(true)],
+        "a strict server would refuse it, so it is not sent on suspicion"
+    );
 }
 
 #[tokio::test]
