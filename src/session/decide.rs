@@ -133,7 +133,7 @@ impl Draft {
     fn edit(&mut self, env: &mut Env<'_>, id: TurnId, text: &str) -> Result<Done, ApiError> {
         let state = self.state.as_mut().ok_or_else(no_session)?;
         let Some(turn) = state.queue.edit(id, text.to_owned()) else { return Err(not_queued(state, id)) };
-        let view = Turn { position: state.queue.position(id), ..turn.turn.clone() };
+        let view = Turn { position: state.position(id), ..turn.turn.clone() };
         self.put_turn(&turn, false);
         self.emit(env.now, Some(id), EventBody::TurnUpdated { turn: Box::new(view.clone()) });
         Ok(Done::Turn(Box::new(view)))
@@ -145,7 +145,7 @@ impl Draft {
             let missing = before.filter(|other| state.queue.get(*other).is_none()).unwrap_or(id);
             return Err(not_queued(state, missing));
         };
-        let position = state.queue.position(id).unwrap_or(0);
+        let position = state.position(id).unwrap_or(0);
         let view = state.turn(id).ok_or_else(no_turn)?;
         for turn in &changed {
             self.put_turn(turn, false);

@@ -298,12 +298,20 @@ impl Draft {
         let Some(running) = self.running() else { return };
         let Some(at) = running.steers.iter().position(|(known, _)| *known == number) else { return };
         let (_, text) = running.steers.remove(at);
+        // A call that still runs belongs to what comes after: there it will get its result.
+        let open = running.message.as_mut().map(OpenMessage::take_open_tools).unwrap_or_default();
         self.close_message(env);
         self.remove_turn(text.turn.id);
         let body = EventBody::TurnSteered { text: text.turn.text.clone(), source: text.turn.source.clone() };
         self.emit(env.now, Some(turn), body);
         let message = user_message(env.message_id(), &text, turn, env.now);
         self.add_message(env.now, message);
+        for tool in open {
+            self.tool_started(env, turn, tool.call.clone());
+            if let Some(again) = self.open_tool(&tool.call.call_id) {
+                again.clone_from(&tool);
+            }
+        }
     }
 }
 

@@ -173,6 +173,14 @@ impl OpenMessage {
         })
     }
 
+    /// Takes the calls without a result out of the message.
+    pub fn take_open_tools(&mut self) -> Vec<Arc<OpenTool>> {
+        let open: Vec<Arc<OpenTool>> = self.open_tools().cloned().collect();
+        self.parts
+            .retain(|part| !matches!(part, OpenPart::Tool(tool) if open.iter().any(|known| Arc::ptr_eq(known, tool))));
+        open
+    }
+
     /// The calls without a result.
     pub fn open_tools(&self) -> impl Iterator<Item = &Arc<OpenTool>> {
         self.parts.iter().filter_map(|part| match part {
@@ -287,14 +295,25 @@ impl State {
             return Some(running.view());
         }
         let mut turn = self.queue.get(id)?.turn.clone();
-        turn.position = self.queue.position(id);
+        turn.position = self.position(id);
         Some(turn)
+    }
+
+    /// 1 while a turn has left the queue and has not started: it is still before all others.
+    fn ahead(&self) -> u32 {
+        u32::from(self.running.as_ref().is_some_and(|running| running.turn.turn.state == TurnState::Starting))
+    }
+
+    /// The place of a turn that waits: how many start before it.
+    #[must_use]
+    pub fn position(&self, id: TurnId) -> Option<u32> {
+        Some(self.queue.position(id)? + self.ahead())
     }
 
     /// The turns that wait, next first, as clients see them.
     #[must_use]
     pub fn queued(&self) -> Vec<Turn> {
-        let views = (0u32..).zip(self.queue.iter());
+        let views = (self.ahead()..).zip(self.queue.iter());
         views.map(|(position, turn)| Turn { position: Some(position), ..turn.turn.clone() }).collect()
     }
 }

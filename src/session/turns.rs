@@ -73,7 +73,7 @@ impl Draft {
         self.pump(env);
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
-        let position = state.queue.position(id).unwrap_or(0);
+        let position = state.position(id).unwrap_or(0);
         Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
     }
 
@@ -121,7 +121,7 @@ impl Draft {
         let Some(state) = &mut self.state else { return Err(no_session()) };
         let turn = if first { state.queue.push_front(record) } else { state.queue.push_back(record) };
         let id = turn.turn.id;
-        let position = state.queue.position(id).unwrap_or(0);
+        let position = state.position(id).unwrap_or(0);
         self.put_turn(&turn, new);
         let view = Turn { position: Some(position), ..turn.turn.clone() };
         let seq = self.emit(env.now, Some(id), EventBody::TurnQueued { turn: Box::new(view), position });

@@ -1,0 +1,63 @@
+//! The pure core of a session under random commands, agent events, lost commits and crashes. After every step the
+//! log, the rows and the state must agree, and the promises about turns must hold.
+
+mod fold;
+mod machine;
+
+use proptest::prelude::*;
+
+use machine::{Machine, Op};
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..5u8, any::<bool>()).prop_map(|(policy, other_agent)| Op::Send { policy, other_agent }),
+        1 => any::<u8>().prop_map(Op::Cancel),
+        1 => Just(Op::Abort),
+        1 => Just(Op::ClearQueue),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Op::Move(a, b)),
+        1 => any::<u8>().prop_map(Op::Edit),
+        1 => Just(Op::Reset),
+        1 => Just(Op::Archive),
+        4 => Just(Op::Open),
+        5 => any::<bool>().prop_map(Op::Delta),
+        2 => (0..3u8).prop_map(Op::ToolStarted),
+        2 => (0..4u8).prop_map(Op::ToolFinished),
+        2 => any::<bool>().prop_map(Op::Ask),
+        2 => (any::<u8>(), 0..3u8).prop_map(|(n, option)| Op::Answer(n, option)),
+        1 => any::<u8>().prop_map(Op::Withdraw),
+        1 => Just(Op::Expire),
+        3 => any::<u8>().prop_map(Op::TakeSteer),
+        5 => (0..3u8).prop_map(Op::End),
+        1 => Just(Op::Gone),
+        1 => Just(Op::Stalled),
+        2 => Just(Op::Crash),
+        1 => Just(Op::LoseCommit),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn log_rows_and_state_agree_after_every_step(ops in prop::collection::vec(op(), 1..60)) {
+        let mut machine = Machine::new(0);
+        for op in &ops {
+            machine.step(op);
+            machine.check();
+        }
+        machine.drain();
+        machine.check();
+    }
+
+    #[test]
+    fn interrupted_turns_are_run_again_at_most_as_often_as_configured(
+        ops in prop::collection::vec(op(), 1..40),
+        retries in 1..3u32,
+    ) {
+        let mut machine = Machine::new(retries);
+        for op in &ops {
+            machine.step(op);
+            machine.check();
+        }
+    }
+}
