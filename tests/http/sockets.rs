@@ -1,0 +1,185 @@
+//! WebSockets: handshake, ops, what closes a connection and with which code.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use greenroom::config::{self, Size};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        protocol::frame::{
+            Frame,
+            coding::{Data, OpCode},
+        },
+    },
+};
+
+use crate::client::{Server, code};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(server: &Server) -> Socket {
+    let mut request = format!("ws://{}/v1/ws", server.address).into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "other, greenroom.v1".parse().unwrap());
+    request.headers_mut().insert("x-request-id", "socket-1".parse().unwrap());
+    let (socket, response) = connect_async(request).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "greenroom.v1");
+    assert_eq!(response.headers()["x-request-id"], "socket-1");
+    socket
+}
+
+/// The next text as JSON.
+async fn text(socket: &mut Socket) -> Value {
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("a frame");
+        match next.unwrap().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The code that the server closes with, after any number of texts.
+async fn closed(socket: &mut Socket) -> u16 {
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(10), socket.next()).await.expect("a close");
+        match next.unwrap().unwrap() {
+            Message::Close(frame) => return frame.unwrap().code.into(),
+            Message::Text(_) | Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[actix_web::test]
+async fn ops_are_answered_in_order_with_their_ids() {
+    let server = Server::start(|_| ()).await;
+    let mut socket = connect(&server).await;
+    for id in 0..200 {
+        let op = if id % 2 == 0 {
+            json!({"id": id, "op": "ping"})
+        } else {
+            json!({"id": id, "op": "abort", "session": "a"})
+        };
+        socket.feed(Message::text(op.to_string())).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for id in 0..200 {
+        let reply = text(&mut socket).await;
+        assert_eq!((&reply["type"], &reply["id"]), (&json!("reply"), &json!(id)));
+        assert_eq!(reply["ok"], id % 2 == 0);
+        if id % 2 == 1 {
+            assert_eq!(
+                (&reply["error"]["code"], &reply["error"]["request_id"]),
+                (&json!("internal"), &json!("socket-1"))
+            );
+        }
+    }
+}
+
+#[actix_web::test]
+async fn bad_frames_are_answered_until_there_are_too_many() {
+    let server = Server::start(|_| ()).await;
+    let mut socket = connect(&server).await;
+    socket.send(Message::text("{")).await.unwrap();
+    let reply = text(&mut socket).await;
+    assert_eq!(
+        (&reply["ok"], &reply["id"], &reply["error"]["code"]),
+        (&json!(false), &json!(null), &json!("invalid_json"))
+    );
+    socket.send(Message::text(r#"{"id":"x","op":"fly","session":"a"}"#)).await.unwrap();
+    let reply = text(&mut socket).await;
+    assert_eq!(reply["id"], "x");
+    assert!(reply["error"]["message"].as_str().unwrap().contains("subscribe"));
+    socket.send(Message::text(r#"{"id":"y","op":"ping"}"#)).await.unwrap();
+    assert_eq!(text(&mut socket).await["ok"], true);
+    for _ in 0..20 {
+        socket.feed(Message::text("{")).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    assert_eq!(closed(&mut socket).await, 1008);
+}
+
+#[actix_web::test]
+async fn what_is_no_small_text_closes_with_its_code() {
+    let server = Server::start(|config| config.limits.max_frame = Size::kib(1)).await;
+    let raw = |payload: Vec<u8>, kind, last| Message::Frame(Frame::message(payload, OpCode::Data(kind), last));
+    for (messages, expected) in [
+        (vec![Message::binary(Bytes::from_static(b"{}"))], 1003),
+        (vec![Message::text("x".repeat(1025))], 1009),
+        (vec![raw(vec![b'x'; 600], Data::Text, false), raw(vec![b'x'; 600], Data::Continue, true)], 1009),
+        (vec![raw(vec![0xff], Data::Text, true)], 1007),
+        (vec![raw(vec![b'x'], Data::Continue, true)], 1002),
+    ] {
+        let mut socket = connect(&server).await;
+        for message in messages {
+            socket.send(message).await.unwrap();
+        }
+        assert_eq!(closed(&mut socket).await, expected);
+    }
+    let mut socket = connect(&server).await;
+    let (start, rest) = r#"{"id":1,"op":"ping"}"#.split_at(5);
+    socket.send(raw(start.into(), Data::Text, false)).await.unwrap();
+    socket.send(Message::Ping(Bytes::from_static(b"between"))).await.unwrap();
+    socket.send(raw(rest.into(), Data::Continue, true)).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::Pong(Bytes::from_static(b"between")));
+    assert_eq!(text(&mut socket).await["ok"], true);
+}
+
+#[actix_web::test]
+async fn a_client_that_closes_is_answered_and_one_that_is_silent_is_closed() {
+    let server = Server::start(|config| {
+        config.stream.heartbeat = config::Duration::millis(50);
+        config.stream.dead_after = config::Duration::millis(300);
+    })
+    .await;
+    let mut socket = connect(&server).await;
+    socket.close(None).await.unwrap();
+    while let Some(message) = socket.next().await {
+        assert!(!message.unwrap().is_text());
+    }
+    // Pongs are sent by reading: a client that reads lives on, one that does not is closed.
+    let mut lively = connect(&server).await;
+    let silent = connect(&server).await;
+    let alive = tokio::time::timeout(Duration::from_secs(1), lively.next());
+    let until = tokio::time::Instant::now() + Duration::from_secs(1);
+    assert!(matches!(alive.await, Ok(Some(Ok(Message::Ping(_))))));
+    while let Ok(message) = tokio::time::timeout_at(until, lively.next()).await {
+        assert!(matches!(message, Some(Ok(Message::Ping(_)))), "{message:?}");
+    }
+    let mut silent = silent;
+    assert_eq!(closed(&mut silent).await, 1008);
+}
+
+#[actix_web::test]
+async fn a_session_socket_that_fails_to_subscribe_says_so_by_its_code() {
+    let server = Server::start(|_| ()).await;
+    let (mut socket, _) = connect_async(format!("ws://{}/v1/sessions/a/ws", server.address)).await.unwrap();
+    assert_eq!(closed(&mut socket).await, 1013);
+    let plain = server.call("GET", "/v1/sessions/a/ws", &[], "").await;
+    assert_eq!(plain.refused(), code(400, "invalid_parameter"));
+}
+
+#[actix_web::test]
+async fn pages_of_other_sites_get_no_socket() {
+    let server = Server::start(|_| ()).await;
+    let mut request = format!("ws://{}/v1/ws", server.address).into_client_request().unwrap();
+    request.headers_mut().insert("origin", "http://evil.example".parse().unwrap());
+    let Err(Error::Http(response)) = connect_async(request).await else { panic!("upgraded") };
+    assert_eq!(response.status(), 403);
+    assert!(String::from_utf8_lossy(response.body().as_deref().unwrap()).contains("origin_not_allowed"));
+}
+
+#[actix_web::test]
+async fn sockets_close_when_the_server_stops() {
+    let mut server = Server::start(|_| ()).await;
+    let mut socket = connect(&server).await;
+    server.stop();
+    assert_eq!(closed(&mut socket).await, 1001);
+}
