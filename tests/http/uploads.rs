@@ -70,7 +70,8 @@ async fn only_attachments_may_be_larger_than_a_body() {
     assert_eq!(server.call("POST", PATH, &json, &file).await.refused(), code(500, "internal"));
     assert_eq!(server.call("POST", "/v1/sessions", &json, &text).await.refused(), code(413, "body_too_large"));
     // In chunks nothing is announced: it is counted.
-    let chunked = format!("{}7d0\r\n{large}\r\n0\r\n\r\n", head(&server, "transfer-encoding: chunked"));
+    let chunked =
+        format!("{}7d0\r\n{large}\r\n0\r\n\r\n", head(&server, "connection: close\r\ntransfer-encoding: chunked"));
     let chunked = chunked.replace(PATH, "/v1/sessions");
     assert_eq!(server.send(chunked.as_bytes()).await.refused(), code(413, "body_too_large"));
 }
