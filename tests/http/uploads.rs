@@ -67,7 +67,7 @@ async fn only_attachments_may_be_larger_than_a_body() {
     let file = format!(
         "{{\"attachments\":[{{\"name\":\"a\",\"media_type\":\"text/plain\",\"content_base64\":\"{large}\"}}]}}"
     );
-    assert_eq!(server.call("POST", PATH, &json, &file).await.refused(), code(500, "internal"));
+    assert_ne!(server.call("POST", PATH, &json, &file).await.status, 413);
     assert_eq!(server.call("POST", "/v1/sessions", &json, &text).await.refused(), code(413, "body_too_large"));
     // In chunks nothing is announced: it is counted.
     let chunked =
