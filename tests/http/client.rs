@@ -1,46 +1,56 @@
-//! A server on a free port, and a client that sees the bytes.
+//! The program as a server of its own on a free port, and a client that sees the bytes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
-use greenroom::{app::Application, config::Config, gateway::Gateway};
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::oneshot,
 };
 
-/// A server in a thread of its own; it stops when this is dropped.
+/// A server process in a group of its own, with nothing of this environment; killed when this is dropped.
 pub struct Server {
     pub address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<std::io::Result<()>>>,
+    process: Child,
+    _folder: tempfile::TempDir,
 }
 
 impl Server {
-    pub async fn start(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.server.workers = 1;
-        change(&mut config);
-        let (stop, stopped) = oneshot::channel();
-        let (tell, told) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            actix_web::rt::System::new().block_on(async move {
-                let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-                let app = Application::build(Arc::new(config), listener, Gateway)?;
-                tell.send(app.address()).unwrap();
-                let stop = async {
-                    stopped.await.ok();
-                };
-                app.run_until_stopped(stop, || async {}).await
-            })
-        });
-        Self { address: told.await.unwrap(), stop: Some(stop), thread: Some(thread) }
+    /// Starts one with these settings as `SECTION__KEY` and value.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
+        command.arg("serve").args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
+        command.env_clear().env("HOME", folder.path()).env("GREENROOM_LOG", "error").current_dir(folder.path());
+        command.env("GREENROOM_SERVER__WORKERS", "1");
+        command.envs(settings.iter().map(|(key, value)| (format!("GREENROOM_{key}"), value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        let mut process = command.spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let address = output
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("http://").and_then(|(_, address)| address.trim().parse().ok()));
+        Self { address: address.expect("an address in the output"), process, _folder: folder }
     }
 
-    /// Begins to stop it.
-    pub fn stop(&mut self) {
-        drop(self.stop.take());
+    /// Asks it to stop.
+    pub fn stop(&self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap())
     }
 
     /// A request with the usual headers, and a body where there is one.
@@ -71,11 +81,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
-        let stopped = self.thread.take().unwrap().join();
-        if !std::thread::panicking() {
-            stopped.unwrap().unwrap();
-        }
+        killpg(self.pid(), Signal::SIGKILL).ok();
+        self.process.wait().ok();
     }
 }
 

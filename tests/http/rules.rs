@@ -6,7 +6,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[actix_web::test]
 async fn every_error_has_the_envelope_and_the_request_id() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let none = server.call("GET", "/nothing", &[], "").await;
     assert_eq!(none.refused(), code(404, "route_not_found"));
     assert!(none.header("x-request-id").unwrap().starts_with("req_"));
@@ -21,7 +21,7 @@ async fn every_error_has_the_envelope_and_the_request_id() {
 
 #[actix_web::test]
 async fn a_wrong_method_is_told_which_are_right() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     for (method, path, allow) in [
         ("PUT", "/health", "GET, HEAD"),
         ("DELETE", "/v1/sessions", "GET, HEAD, POST"),
@@ -43,7 +43,7 @@ async fn a_wrong_method_is_told_which_are_right() {
 
 #[actix_web::test]
 async fn bodies_must_be_json_objects() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let post = async |headers: &[(&str, &str)], body: &str| {
         server.call("POST", "/v1/sessions/a/messages", headers, body).await.refused()
     };
@@ -65,7 +65,7 @@ async fn bodies_must_be_json_objects() {
 
 #[actix_web::test]
 async fn bad_parameters_are_refused_and_unknown_ones_ignored() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     for (path, expected) in [
         ("/v1/sessions?limit=0", code(400, "invalid_limit")),
         ("/v1/sessions?limit=101", code(400, "invalid_limit")),
@@ -90,11 +90,10 @@ async fn bad_parameters_are_refused_and_unknown_ones_ignored() {
 
 #[actix_web::test]
 async fn strange_hosts_and_origins_come_no_further() {
-    let server = Server::start(|config| {
-        config.server.allowed_hosts = vec!["green.example.org".into()];
-        config.server.allowed_origins = vec!["https://chat.example.org".into()];
-    })
-    .await;
+    let server = Server::start(&[
+        ("SERVER__ALLOWED_HOSTS", "['green.example.org']"),
+        ("SERVER__ALLOWED_ORIGINS", "['https://chat.example.org']"),
+    ]);
     let call = async |headers: &[(&str, &str)]| server.call("GET", "/health", headers, "").await;
     assert_eq!(call(&[("host", "evil.example")]).await.refused(), code(403, "host_not_allowed"));
     let missing = server.send(b"GET /health HTTP/1.0\r\n\r\n").await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use greenroom::config::{self, Size};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -59,7 +58,7 @@ async fn closed(socket: &mut Socket) -> u16 {
 
 #[actix_web::test]
 async fn ops_are_answered_in_order_with_their_ids() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let mut socket = connect(&server).await;
     for id in 0..200 {
         let op = if id % 2 == 0 {
@@ -82,7 +81,7 @@ async fn ops_are_answered_in_order_with_their_ids() {
 
 #[actix_web::test]
 async fn bad_frames_are_answered_until_there_are_too_many() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let mut socket = connect(&server).await;
     socket.send(Message::text("{")).await.unwrap();
     let reply = text(&mut socket).await;
@@ -105,7 +104,7 @@ async fn bad_frames_are_answered_until_there_are_too_many() {
 
 #[actix_web::test]
 async fn what_is_no_small_text_closes_with_its_code() {
-    let server = Server::start(|config| config.limits.max_frame = Size::kib(1)).await;
+    let server = Server::start(&[("LIMITS__MAX_FRAME", "1KiB")]);
     let raw = |payload: Vec<u8>, kind, last| Message::Frame(Frame::message(payload, OpCode::Data(kind), last));
     for (messages, expected) in [
         (vec![Message::binary(Bytes::from_static(b"{}"))], 1003),
@@ -131,11 +130,7 @@ async fn what_is_no_small_text_closes_with_its_code() {
 
 #[actix_web::test]
 async fn a_client_that_closes_is_answered_and_one_that_is_silent_is_closed() {
-    let server = Server::start(|config| {
-        config.stream.heartbeat = config::Duration::millis(50);
-        config.stream.dead_after = config::Duration::millis(300);
-    })
-    .await;
+    let server = Server::start(&[("STREAM__HEARTBEAT", "50ms"), ("STREAM__DEAD_AFTER", "300ms")]);
     let mut socket = connect(&server).await;
     socket.close(None).await.unwrap();
     while let Some(message) = socket.next().await {
@@ -156,7 +151,7 @@ async fn a_client_that_closes_is_answered_and_one_that_is_silent_is_closed() {
 
 #[actix_web::test]
 async fn a_request_that_is_no_handshake_is_told_so() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     for path in ["/v1/ws", "/v1/sessions/a/ws"] {
         assert_eq!(server.call("GET", path, &[], "").await.refused(), code(400, "invalid_parameter"), "{path}");
     }
@@ -164,7 +159,7 @@ async fn a_request_that_is_no_handshake_is_told_so() {
 
 #[actix_web::test]
 async fn pages_of_other_sites_get_no_socket() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let mut request = format!("ws://{}/v1/ws", server.address).into_client_request().unwrap();
     request.headers_mut().insert("origin", "http://evil.example".parse().unwrap());
     let Err(Error::Http(response)) = connect_async(request).await else { panic!("upgraded") };
@@ -174,8 +169,66 @@ async fn pages_of_other_sites_get_no_socket() {
 
 #[actix_web::test]
 async fn sockets_close_when_the_server_stops() {
-    let mut server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let mut socket = connect(&server).await;
     server.stop();
     assert_eq!(closed(&mut socket).await, 1001);
+}
+
+#[actix_web::test]
+async fn a_session_that_does_not_exist_is_told_by_the_close_code() {
+    let server = Server::start(&[]);
+    let (mut socket, _) = connect_async(format!("ws://{}/v1/sessions/nobody/ws", server.address)).await.unwrap();
+    assert_eq!(closed(&mut socket).await, 4004);
+}
+
+#[actix_web::test]
+async fn a_later_subscription_to_a_session_takes_the_place_of_the_earlier() {
+    let server = Server::start(&[]);
+    let mut socket = connect(&server).await;
+    for op in [
+        json!({"id": "send", "op": "send", "session": "a", "text": "one two three"}),
+        json!({"id": "first", "op": "subscribe", "session": "a", "types": ["nothing."]}),
+        json!({"id": "second", "op": "subscribe", "session": "a", "after": 0}),
+    ] {
+        socket.send(Message::text(op.to_string())).await.unwrap();
+    }
+    let mut seqs = Vec::new();
+    let mut replies = Vec::new();
+    let mut finished = false;
+    while !finished {
+        let frame = text(&mut socket).await;
+        match frame["seq"].as_u64() {
+            Some(seq) => seqs.push(seq),
+            None if frame["type"] == "reply" => replies.push(frame["id"].clone()),
+            None => {}
+        }
+        finished = frame["type"] == "turn.finished";
+    }
+    assert_eq!(replies, ["send", "first", "second"]);
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    let other = json!({"id": 9, "op": "unsubscribe", "session": "a"});
+    socket.send(Message::text(other.to_string())).await.unwrap();
+    loop {
+        let frame = text(&mut socket).await;
+        if frame["type"] == "reply" {
+            break assert_eq!(frame["result"]["subscribed"], true);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_session_that_is_deleted_ends_its_streams() {
+    let server = Server::start(&[]);
+    let json = [("content-type", "application/json")];
+    assert_eq!(server.call("POST", "/v1/sessions", &json, r#"{"key":"a"}"#).await.status, 201);
+    let (mut own, _) = connect_async(format!("ws://{}/v1/sessions/a/ws", server.address)).await.unwrap();
+    assert_eq!(text(&mut own).await["type"], "session.hello");
+    assert_eq!(server.call("DELETE", "/v1/sessions/a", &[], "").await.status, 204);
+    let mut last = text(&mut own).await;
+    while last["type"] != "stream.end" {
+        last = text(&mut own).await;
+    }
+    assert_eq!((&last["data"]["reason"], &last["data"]["retry"]), (&json!("session_deleted"), &json!(false)));
+    assert_eq!(closed(&mut own).await, 4004);
 }

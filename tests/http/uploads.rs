@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use greenroom::config::{self, Size};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -19,7 +18,7 @@ fn head(server: &Server, length: &str) -> String {
 
 #[actix_web::test]
 async fn a_client_that_writes_all_before_it_reads_gets_its_answer() {
-    let server = Server::start(|_| ()).await;
+    let server = Server::start(&[]);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let total = 55_000_000;
     stream.write_all(head(&server, &format!("content-length: {total}")).as_bytes()).await.unwrap();
@@ -36,7 +35,7 @@ async fn a_client_that_writes_all_before_it_reads_gets_its_answer() {
 
 #[actix_web::test]
 async fn an_endless_body_is_refused_and_then_cut() {
-    let server = Server::start(|config| config.limits.max_upload = Size::kib(100)).await;
+    let server = Server::start(&[("LIMITS__MAX_UPLOAD", "100KiB")]);
     let stream = TcpStream::connect(server.address).await.unwrap();
     let (mut reader, mut writer) = stream.into_split();
     writer.write_all(head(&server, "transfer-encoding: chunked").as_bytes()).await.unwrap();
@@ -52,14 +51,14 @@ async fn an_endless_body_is_refused_and_then_cut() {
 
 #[actix_web::test]
 async fn a_body_that_stops_arriving_is_not_waited_for() {
-    let server = Server::start(|config| config.limits.head_timeout = config::Duration::millis(200)).await;
+    let server = Server::start(&[("LIMITS__HEAD_TIMEOUT", "200ms")]);
     let answer = server.send(format!("{}{{", head(&server, "content-length: 10")).as_bytes()).await;
     assert_eq!(answer.refused(), code(408, "request_timeout"));
 }
 
 #[actix_web::test]
 async fn only_attachments_may_be_larger_than_a_body() {
-    let server = Server::start(|config| config.limits.max_body = Size::kib(1)).await;
+    let server = Server::start(&[("LIMITS__MAX_BODY", "1KiB")]);
     let json = [("content-type", "application/json")];
     let large = "a".repeat(2000);
     let text = format!("{{\"text\":\"{large}\"}}");
