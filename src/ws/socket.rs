@@ -9,7 +9,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, Stre
 use actix_web::web::{self, Data};
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytestring::ByteString;
-use futures_util::stream::unfold;
+use futures_util::{StreamExt, future::ready, stream::once};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     gateway::{Item, Principal, Subscription},
-    http::{Api, RequestId},
+    http::{Api, RequestId, follow},
     ids::SessionKey,
     protocol::frame::EndReason,
 };
@@ -216,16 +216,9 @@ impl Socket {
     fn show(&mut self, session: SessionKey, subscription: Subscription, ctx: &mut Context) {
         self.count += 1;
         let number = self.count;
+        let items = follow(subscription, session.clone(), &self.api.stopping).map(Some).chain(once(ready(None)));
         let key = session.clone();
-        let pieces = unfold(Some(subscription), move |subscription| {
-            let session = key.clone();
-            async move {
-                let mut subscription = subscription?;
-                let item = subscription.next().await;
-                let rest = item.is_some().then_some(subscription);
-                Some((Piece { session, number, item }, rest))
-            }
-        });
+        let pieces = items.map(move |item| Piece { session: key.clone(), number, item });
         let handle = ctx.add_stream(Box::pin(pieces));
         if let Some(earlier) = self.subscriptions.insert(session, Shown { number, handle }) {
             ctx.cancel_future(earlier.handle);

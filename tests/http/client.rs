@@ -49,6 +49,27 @@ impl Server {
         kill(self.pid(), Signal::SIGTERM).unwrap();
     }
 
+    /// Waits for its end; true when it ended well.
+    pub async fn ended(&mut self) -> bool {
+        let ended = async {
+            loop {
+                if let Some(status) = self.process.try_wait().unwrap() {
+                    return status.success();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the end of the server")
+    }
+
+    /// Opens a stream.
+    pub async fn open(&self, path: &str) -> Open {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Open(stream)
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).unwrap())
     }
@@ -83,6 +104,28 @@ impl Drop for Server {
     fn drop(&mut self) {
         killpg(self.pid(), Signal::SIGKILL).ok();
         self.process.wait().ok();
+    }
+}
+
+/// A stream that is open.
+pub struct Open(TcpStream);
+
+impl Open {
+    /// Reads until this text has come.
+    pub async fn until(&mut self, text: &str) {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let more = tokio::time::timeout(Duration::from_secs(10), self.0.read_buf(&mut seen));
+            assert!(more.await.expect("more of the stream").unwrap() > 0, "{}", String::from_utf8_lossy(&seen));
+        }
+    }
+
+    /// Reads until the server closes.
+    pub async fn rest(mut self) -> String {
+        let mut rest = String::new();
+        let read = self.0.read_to_string(&mut rest);
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("the end of the stream").unwrap();
+        rest
     }
 }
 

@@ -168,11 +168,29 @@ async fn pages_of_other_sites_get_no_socket() {
 }
 
 #[actix_web::test]
-async fn sockets_close_when_the_server_stops() {
-    let server = Server::start(&[]);
-    let mut socket = connect(&server).await;
+async fn everything_that_is_open_ends_with_a_word_when_the_server_stops() {
+    let mut server = Server::start(&[]);
+    let json = [("content-type", "application/json")];
+    assert_eq!(server.call("POST", "/v1/sessions", &json, r#"{"key":"a"}"#).await.status, 201);
+    let mut idle = connect(&server).await;
+    let mut follower = connect(&server).await;
+    follower.send(Message::text(r#"{"id":1,"op":"subscribe","session":"a"}"#)).await.unwrap();
+    assert_eq!(text(&mut follower).await["type"], "reply");
+    assert_eq!(text(&mut follower).await["type"], "session.hello");
+    let mut stream = server.open("/v1/sessions/a/events").await;
+    stream.until("session.hello").await;
+
     server.stop();
-    assert_eq!(closed(&mut socket).await, 1001);
+    assert_eq!(closed(&mut idle).await, 1001);
+    let mut last = text(&mut follower).await;
+    while last["type"] != "stream.end" {
+        last = text(&mut follower).await;
+    }
+    assert_eq!((&last["data"]["reason"], &last["data"]["retry"]), (&json!("shutting_down"), &json!(true)));
+    assert_eq!(closed(&mut follower).await, 1001);
+    let rest = stream.rest().await;
+    assert!(rest.contains("event: stream.end") && rest.ends_with("0\r\n\r\n"), "{rest}");
+    assert!(server.ended().await);
 }
 
 #[actix_web::test]
