@@ -185,8 +185,56 @@ impl ResponseError for Failed {
 }
 
 #[cfg(test)]
+impl From<&str> for RequestId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use actix_web::{App, body::to_bytes, middleware::from_fn, web};
+
     use super::*;
+    use crate::error::Code;
+
+    #[actix_web::test]
+    async fn a_panic_is_a_500_and_the_worker_lives_on() {
+        async fn panics() -> HttpResponse {
+            panic!("a secret inside")
+        }
+        async fn fails() -> Result<HttpResponse, ApiError> {
+            Err(ApiError::new(Code::QueueFull, "full"))
+        }
+        async fn foreign() -> Result<HttpResponse, Error> {
+            Err(actix_web::error::ErrorImATeapot("the framework's own words"))
+        }
+        let routes = App::new()
+            .route("/panics", web::get().to(panics))
+            .route("/fails", web::get().to(fails))
+            .route("/foreign", web::get().to(foreign));
+        let app = actix_web::test::init_service(routes.wrap(from_fn(boundary))).await;
+        for (path, status, code, retry) in [
+            ("/panics", 500, "internal", None),
+            ("/fails", 429, "queue_full", Some("1")),
+            ("/foreign", 418, "invalid_parameter", None),
+            ("/panics", 500, "internal", None),
+        ] {
+            let request =
+                actix_web::test::TestRequest::get().uri(path).insert_header(("x-request-id", "r1")).to_request();
+            let response = match actix_web::test::try_call_service(&app, request).await {
+                Ok(response) => response.into_parts().1,
+                Err(error) => error.error_response(),
+            };
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            assert_eq!(response.headers().get(REQUEST_ID).unwrap(), "r1");
+            assert_eq!(response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap()), retry);
+            let body = to_bytes(response.into_body()).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((&body["error"]["code"], &body["error"]["request_id"]), (&json!(code), &json!("r1")));
+            assert!(!body.to_string().contains("secret") && !body.to_string().contains("own words"));
+        }
+    }
 
     fn of(value: &str) -> String {
         let mut headers = HeaderMap::new();

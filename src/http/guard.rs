@@ -1,5 +1,5 @@
-//! Who may speak to this server at all: `Host` against DNS rebinding, `Origin` against pages of other sites. Runs before
-//! anything else of a request, WebSocket upgrades included.
+//! Who may speak to this server at all: `Host` against DNS rebinding, `Origin` against pages of other sites. Runs
+//! before anything else of a request, WebSocket upgrades included.
 
 use std::net::{IpAddr, SocketAddr};
 

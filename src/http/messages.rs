@@ -12,6 +12,7 @@ use super::{
     Api, Params,
     body::{Upload, decode, too_large},
     caller::{Reader, Writer},
+    follow::follow,
     idempotency::once,
     list::List,
     params::MAX_WAIT,
@@ -93,7 +94,7 @@ async fn stream_turn(
     let from = if outcome.steered { From::Now } else { From::After(outcome.seq.saturating_sub(1)) };
     let filter = Filter { turn: Some(outcome.turn.id), ..Filter::default() };
     let subscription = api.gateway.subscribe(who, key, from, filter).await?;
-    Ok(sse::response(subscription, api.config.stream.heartbeat.0, sse::Prime::No))
+    Ok(sse::response(follow(subscription, key.clone(), &api.stopping), api.config.stream.heartbeat.0, sse::Prime::No))
 }
 
 /// The end of the turn, or where it stands when time is up.

@@ -10,6 +10,7 @@ mod caller;
 mod choices;
 mod errors;
 mod events;
+mod follow;
 mod guard;
 mod idempotency;
 mod list;
@@ -32,6 +33,7 @@ pub use self::{
     boundary::{RequestId, boundary},
     caller::{Reader, require},
     errors::no_route,
+    follow::follow,
     guard::{Allowed, guard},
     idempotency::keyed,
     params::Params,

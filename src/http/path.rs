@@ -1,5 +1,5 @@
-//! Ids in paths, parsed at the edge: a malformed session key is a mistake of the caller, a malformed id of anything else
-//! names nothing that exists.
+//! Ids in paths, parsed at the edge: a malformed session key is a mistake of the caller, a malformed id of anything
+//! else names nothing that exists.
 
 use std::{
     future::{Ready, ready},

@@ -4,7 +4,10 @@ use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 
 use super::{Api, RequestId, caller::Reader, params::MAX_WAIT};
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    gateway::Readiness,
+};
 
 /// `GET /health`: the process is up.
 pub(super) async fn health(api: web::Data<Api>) -> web::Json<Value> {
@@ -14,16 +17,28 @@ pub(super) async fn health(api: web::Data<Api>) -> web::Json<Value> {
 /// `GET /ready`: 200 when it takes work, else 503 with the same fields and an error.
 pub(super) async fn ready(api: web::Data<Api>, id: RequestId) -> HttpResponse {
     let readiness = api.gateway.readiness().await;
+    match not_ready(&readiness, api.gateway.is_draining(), &id) {
+        None => HttpResponse::Ok().json(readiness),
+        Some(body) => HttpResponse::ServiceUnavailable().json(body),
+    }
+}
+
+/// The body of a 503; none when all is well.
+fn not_ready(readiness: &Readiness, draining: bool, id: &RequestId) -> Option<Value> {
     if readiness.ready {
-        return HttpResponse::Ok().json(readiness);
+        return None;
     }
-    let code = if api.gateway.is_draining() { Code::ShuttingDown } else { Code::StoreUnavailable };
-    let error = ApiError::new(code, readiness.reason.clone().unwrap_or_else(|| "The server is not ready.".into()));
-    let mut body = serde_json::to_value(&readiness).unwrap_or_else(|_| json!({}));
+    let code = match readiness.store.as_str() {
+        _ if draining => Code::ShuttingDown,
+        "ok" => Code::Overloaded,
+        _ => Code::StoreUnavailable,
+    };
+    let reason = readiness.reason.clone().unwrap_or_else(|| "The server is not ready.".into());
+    let mut body = json!(readiness);
     if let Some(fields) = body.as_object_mut() {
-        fields.insert("error".into(), error.to_json(id.as_str()));
+        fields.insert("error".into(), ApiError::new(code, reason).to_json(id.as_str()));
     }
-    HttpResponse::ServiceUnavailable().json(body)
+    Some(body)
 }
 
 /// `GET /v1/me`
@@ -43,4 +58,30 @@ pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Va
             "heartbeat_seconds": config.stream.heartbeat.0.as_secs_f64(),
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    #[test]
+    fn not_ready_is_both_the_state_and_an_error() {
+        let mut readiness =
+            Readiness { ready: false, sessions: 3, store: "ok".into(), agents: Map::new(), reason: Some("why".into()) };
+        let id = RequestId::from("r1");
+        let code = |readiness: &Readiness, draining| {
+            let body = not_ready(readiness, draining, &id).unwrap();
+            assert_eq!((&body["sessions"], &body["error"]["request_id"]), (&json!(3), &json!("r1")));
+            assert_eq!(body["error"]["message"], "why");
+            body["error"]["code"].clone()
+        };
+        assert_eq!(code(&readiness, false), "overloaded");
+        assert_eq!(code(&readiness, true), "shutting_down");
+        readiness.store = "disk full".into();
+        assert_eq!(code(&readiness, false), "store_unavailable");
+        readiness.ready = true;
+        assert_eq!(not_ready(&readiness, false, &id), None);
+    }
 }

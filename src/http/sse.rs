@@ -11,10 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::unfold};
 use serde::Deserialize;
 
-use crate::{
-    gateway::{Item, Subscription},
-    protocol::frame::write_control_sse,
-};
+use crate::{gateway::Item, protocol::frame::write_control_sse};
 
 /// Whether the stream tells its place before its first event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +24,7 @@ pub(super) enum Prime {
 }
 
 /// The stream as an answer. Its head goes out at once.
-pub(super) fn response(subscription: Subscription, heartbeat: Duration, prime: Prime) -> HttpResponse {
-    let items =
-        unfold(
-            subscription,
-            |mut subscription| async move { subscription.next().await.map(|item| (item, subscription)) },
-        );
+pub(super) fn response(items: impl Stream<Item = Item> + 'static, heartbeat: Duration, prime: Prime) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))

@@ -9,7 +9,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, Stre
 use actix_web::web::{self, Data};
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytestring::ByteString;
-use futures_util::stream::unfold;
+use futures_util::{StreamExt, future::ready, stream::once};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     gateway::{Item, Principal, Subscription},
-    http::{Api, RequestId},
+    http::{Api, RequestId, follow},
     ids::SessionKey,
     protocol::frame::EndReason,
 };
@@ -53,7 +53,7 @@ pub(super) struct Socket {
     payload: Option<web::Payload>,
     gate: Rc<Gate>,
     /// Ops in the order of their frames. The first subscription has no id: nobody asked, nobody gets a reply.
-    waiting: VecDeque<(Option<Value>, Op)>,
+    waiting: VecDeque<(Option<Value>, Result<Op, ApiError>)>,
     /// True while an op runs. One at a time: what a client sends first is accepted first.
     busy: bool,
     subscriptions: HashMap<SessionKey, Shown>,
@@ -143,34 +143,33 @@ impl Socket {
     }
 
     fn receive(&mut self, text: &str, ctx: &mut Context) {
-        match ops::parse(text, self.own.as_ref()) {
-            (id, Ok(op)) => {
-                self.bad = 0;
-                self.waiting.push_back((Some(id), op));
-                if self.waiting.len() >= MAX_WAITING {
-                    self.gate.shut();
-                }
-                self.next(ctx);
+        let (id, op) = ops::parse(text, self.own.as_ref());
+        self.bad = if op.is_ok() { 0 } else { self.bad + 1 };
+        self.waiting.push_back((Some(id), op));
+        if self.waiting.len() >= MAX_WAITING {
+            self.gate.shut();
+        }
+        self.next(ctx);
+        if self.bad >= MAX_BAD {
+            self.close(CloseCode::Policy, "too many bad frames", ctx);
+        }
+    }
+
+    /// Begins the next op; what is none is answered in its turn.
+    fn next(&mut self, ctx: &mut Context) {
+        while !self.busy {
+            let Some((id, op)) = self.waiting.pop_front() else { return };
+            if self.gate.is_shut() && self.waiting.len() < MAX_WAITING {
+                self.gate.open();
             }
-            (id, Err(error)) => {
-                self.bad += 1;
-                self.reply(&id, Err(error), ctx);
-                if self.bad >= MAX_BAD {
-                    self.close(CloseCode::Policy, "too many bad frames", ctx);
-                }
+            match op {
+                Ok(op) => self.begin(id, op, ctx),
+                Err(error) => self.finish(id, Err(error), ctx),
             }
         }
     }
 
-    /// Begins the next op.
-    fn next(&mut self, ctx: &mut Context) {
-        if self.busy {
-            return;
-        }
-        let Some((id, op)) = self.waiting.pop_front() else { return };
-        if self.gate.is_shut() && self.waiting.len() < MAX_WAITING {
-            self.gate.open();
-        }
+    fn begin(&mut self, id: Option<Value>, op: Op, ctx: &mut Context) {
         self.busy = true;
         let (api, who) = (self.api.clone(), self.who.clone());
         let done = async move { ops::run(&api.gateway, &who, op).await };
@@ -198,15 +197,7 @@ impl Socket {
         match (id, result) {
             (Some(id), result) => self.reply(&id, result, ctx),
             (None, Ok(_)) => {}
-            (None, Err(error)) => {
-                let code = match error.code {
-                    Code::SessionNotFound => CloseCode::Other(NO_SESSION),
-                    Code::ShuttingDown => CloseCode::Away,
-                    code if code.status() >= 429 => CloseCode::Again,
-                    _ => CloseCode::Policy,
-                };
-                self.close(code, error.code.as_str(), ctx);
-            }
+            (None, Err(error)) => self.close(refusal(error.code), error.code.as_str(), ctx),
         }
         if let Some((session, subscription)) = subscribed {
             self.show(session, subscription, ctx);
@@ -225,16 +216,9 @@ impl Socket {
     fn show(&mut self, session: SessionKey, subscription: Subscription, ctx: &mut Context) {
         self.count += 1;
         let number = self.count;
+        let items = follow(subscription, session.clone(), &self.api.stopping).map(Some).chain(once(ready(None)));
         let key = session.clone();
-        let pieces = unfold(Some(subscription), move |subscription| {
-            let session = key.clone();
-            async move {
-                let mut subscription = subscription?;
-                let item = subscription.next().await;
-                let rest = item.is_some().then_some(subscription);
-                Some((Piece { session, number, item }, rest))
-            }
-        });
+        let pieces = items.map(move |item| Piece { session: key.clone(), number, item });
         let handle = ctx.add_stream(Box::pin(pieces));
         if let Some(earlier) = self.subscriptions.insert(session, Shown { number, handle }) {
             ctx.cancel_future(earlier.handle);
@@ -245,13 +229,7 @@ impl Socket {
     fn ended(&mut self, session: &SessionKey, reason: Option<EndReason>, ctx: &mut Context) {
         self.subscriptions.remove(session);
         if self.own.as_ref() == Some(session) {
-            let (code, why) = match reason {
-                Some(EndReason::ShuttingDown) => (CloseCode::Away, "shutting_down"),
-                Some(EndReason::TooSlow) => (CloseCode::Again, "too_slow"),
-                Some(EndReason::SessionDeleted) => (CloseCode::Other(NO_SESSION), "session_deleted"),
-                Some(EndReason::StoreUnavailable) => (CloseCode::Again, "store_unavailable"),
-                Some(EndReason::SessionFailed) | None => (CloseCode::Again, "session_failed"),
-            };
+            let (code, why) = farewell(reason);
             self.close(code, why, ctx);
         }
         self.stop_when_idle(ctx);
@@ -279,6 +257,27 @@ impl Socket {
     }
 }
 
+/// The close code where the session of the path cannot be followed.
+fn refusal(code: Code) -> CloseCode {
+    match code {
+        Code::SessionNotFound => CloseCode::Other(NO_SESSION),
+        Code::ShuttingDown => CloseCode::Away,
+        code if code.status() >= 429 => CloseCode::Again,
+        _ => CloseCode::Policy,
+    }
+}
+
+/// The close code and reason where the stream of the session of the path has ended.
+fn farewell(reason: Option<EndReason>) -> (CloseCode, &'static str) {
+    match reason {
+        Some(EndReason::ShuttingDown) => (CloseCode::Away, "shutting_down"),
+        Some(EndReason::TooSlow) => (CloseCode::Again, "too_slow"),
+        Some(EndReason::SessionDeleted) => (CloseCode::Other(NO_SESSION), "session_deleted"),
+        Some(EndReason::StoreUnavailable) => (CloseCode::Again, "store_unavailable"),
+        Some(EndReason::SessionFailed) | None => (CloseCode::Again, "session_failed"),
+    }
+}
+
 impl Actor for Socket {
     type Context = Context;
 
@@ -298,7 +297,7 @@ impl Actor for Socket {
             socket.stopping = true;
             socket.stop_when_idle(ctx);
         }));
-        self.waiting.extend(self.first.take().map(|op| (None, op)));
+        self.waiting.extend(self.first.take().map(|op| (None, Ok(op))));
         self.next(ctx);
     }
 }
@@ -355,4 +354,27 @@ impl StreamHandler<Piece> for Socket {
 impl StreamHandler<Result<Message, ProtocolError>> for Socket {
     /// The context asks for this handler; the stream behind it is empty for ever.
     fn handle(&mut self, _: Result<Message, ProtocolError>, _: &mut Context) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_codes_say_whether_to_come_back() {
+        for (code, expected) in [
+            (Code::SessionNotFound, 4004),
+            (Code::ShuttingDown, 1001),
+            (Code::TooManySessions, 1013),
+            (Code::StoreUnavailable, 1013),
+            (Code::NotSessionOwner, 1008),
+        ] {
+            assert_eq!(u16::from(refusal(code)), expected, "{code:?}");
+        }
+        for reason in [EndReason::ShuttingDown, EndReason::TooSlow, EndReason::SessionDeleted, EndReason::SessionFailed]
+        {
+            let code = u16::from(farewell(Some(reason)).0);
+            assert_eq!(code == 1001 || code == 1013, reason.retry(), "{reason:?}: {code}");
+        }
+    }
 }
