@@ -45,6 +45,13 @@ impl Drop for Folder {
     }
 }
 
+/// A command without anything of this environment: none of it may change what is measured.
+fn clean(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command
+}
+
 /// A server that runs.
 pub struct Server {
     child: Child,
@@ -57,7 +64,7 @@ impl Server {
     /// Greenroom with its data in `folder`.
     pub fn greenroom(folder: &Folder, settings: &[(&str, &str)]) -> Result<Self, Failure> {
         let program = std::env::current_exe()?.with_file_name("greenroom");
-        let mut command = Command::new(&program);
+        let mut command = clean(&program);
         command.args(["serve", "--bind", "127.0.0.1:0", "--log", "warn", "--data-dir"]).arg(folder.path());
         command.current_dir(folder.path()).envs(settings.iter().copied());
         command.env("GREENROOM_SHUTDOWN__GRACE", "1s");
@@ -66,16 +73,13 @@ impl Server {
 
     /// A baseline server.
     pub fn baseline(kind: baseline::Kind) -> Result<Self, Failure> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = clean(&std::env::current_exe()?);
         command.args(["--baseline", kind.name()]);
         Self::start(command)
     }
 
     /// Starts a server and reads its address from the first line that has one.
     fn start(mut command: Command) -> Result<Self, Failure> {
-        // Nothing of this environment may change what is measured.
-        let settings: Vec<_> = command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
-        command.env_clear().envs(settings.into_iter().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;

@@ -89,7 +89,8 @@ impl Sse {
             if let Some(end) = find(from, b"\n\n") {
                 let block = self.body.split_to(searched + end + 2);
                 let logged = block.starts_with(b"id: ");
-                let kind_of = block.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"event: "));
+                let mut lines = block.as_ref().split(|byte: &u8| *byte == b'\n');
+                let kind_of = lines.find_map(|line| line.strip_prefix(b"event: "));
                 return Ok(Seen { logged, wanted: kind_of == Some(kind.as_bytes()) });
             }
             searched = self.body.len().saturating_sub(1);
