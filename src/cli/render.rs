@@ -66,8 +66,8 @@ impl Renderer {
                 Part::Text { text } if message.role == Role::User => out += &self.user(text),
                 Part::Text { text } => out += &self.piece(Open::Text, text),
                 Part::Reasoning { text } => out += &self.piece(Open::Reasoning, text),
-                Part::ToolCall { name, title, output, is_error, status, .. } => {
-                    out += &self.tool(name, title.as_deref());
+                Part::ToolCall { name, title, input, output, is_error, status, .. } => {
+                    out += &self.tool(name, Some(title.as_ref().unwrap_or(&input.to_string())));
                     if matches!(status, ToolStatus::Completed | ToolStatus::Failed) {
                         out += &self.result(output, *is_error);
                     }
