@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use super::{
@@ -74,6 +75,7 @@ pub async fn run(client: Client, arguments: Arguments) -> Result<ExitCode, Clien
     let mut interrupts = signal(SignalKind::interrupt())
         .map_err(|error| ClientError::Usage(format!("cannot listen for Ctrl-C: {error}")))?;
     let mut tick = tokio::time::interval(Duration::from_millis(120));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             item = news.recv() => match item {
