@@ -25,7 +25,8 @@ fn line(output: &Output) -> String {
 fn a_configuration_mistake_is_one_line_and_status_2() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("bad.toml"), "[session]\nmax_que = 5\n").unwrap();
-    let cases: [(&[(&str, &str)], &[&str], &str); 7] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a str);
+    let cases: [Case<'_>; 7] = [
         (&[], &["--config", "bad.toml"], "bad.toml:2"),
         (&[], &["--config", "none.toml", "serve"], "none.toml"),
         (&[], &["serve", "--bind", "nowhere"], "bind"),

@@ -9,7 +9,11 @@ use std::{
 
 use clap::Args;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::MissedTickBehavior,
+};
 
 use super::{
     FAILED,
@@ -55,7 +59,7 @@ struct State {
     seq: u64,
 }
 
-/// Follows the session until Ctrl-C, or until it is deleted.
+/// Follows the session until Ctrl-C or the end of the input, or until it is deleted.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -63,10 +67,15 @@ pub async fn run(client: Client, arguments: Arguments) -> Result<ExitCode, Clien
     let path = format!("/v1/sessions/{}/state?messages={}", arguments.key, arguments.messages);
     let state: State = client.get(&path).await?;
     let mut news = follow(client.clone(), arguments.key.clone(), state.seq, PATIENCE);
-    let mut lines = if std::io::stdin().is_terminal() { typed_lines() } else { no_lines() };
-    let mut screen = Screen::new(client, arguments.key, Style::of_stdout(), std::io::stdin().is_terminal());
+    let interactive = std::io::stdin().is_terminal();
+    let mut lines = if interactive { typed_lines() } else { mpsc::channel(1).1 };
+    let mut screen = Screen::new(client, arguments.key, Style::of_stdout(), interactive);
     screen.begin(&state)?;
+    // Made once: one that is made in each round would miss what comes between two rounds.
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| ClientError::Usage(format!("cannot listen for Ctrl-C: {error}")))?;
     let mut tick = tokio::time::interval(Duration::from_millis(120));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             item = news.recv() => match item {
@@ -75,13 +84,12 @@ pub async fn run(client: Client, arguments: Arguments) -> Result<ExitCode, Clien
                 },
                 None => return Ok(ExitCode::SUCCESS),
             },
-            Some(line) = lines.recv() => screen.line(&line).await?,
+            line = lines.recv(), if interactive => match line {
+                Some(line) => screen.line(&line).await?,
+                None => return screen.leave(),
+            },
             _ = tick.tick(), if screen.spins() => screen.spin()?,
-            _ = tokio::signal::ctrl_c() => {
-                let end = screen.renderer.close();
-                screen.print(&end)?;
-                return Ok(ExitCode::SUCCESS);
-            }
+            _ = interrupts.recv() => return screen.leave(),
         }
     }
 }
@@ -97,11 +105,6 @@ fn typed_lines() -> mpsc::Receiver<String> {
         }
     });
     receiver
-}
-
-/// A closed channel: nothing is typed.
-fn no_lines() -> mpsc::Receiver<String> {
-    mpsc::channel(1).1
 }
 
 /// What is on the screen and what waits for the person before it.
@@ -138,6 +141,13 @@ impl Screen {
             self.asked(choice.clone())?;
         }
         Ok(())
+    }
+
+    /// Ends the line that is being written. The session goes on without us.
+    fn leave(&mut self) -> Result<ExitCode, ClientError> {
+        let end = self.renderer.close();
+        self.print(&end)?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// An exit status once there will be no more.
@@ -220,7 +230,7 @@ impl Screen {
         self.frame = (self.frame + 1) % SPINNER.len();
         self.spinner = true;
         let frame = SPINNER.get(self.frame).copied().unwrap_or_default();
-        terminal::print(&format!("{WIPE}{}", self.style.dim(&format!("{frame} working"))))
+        terminal::print(&format!("{WIPE}{}", self.style.dim(&format!("{frame} {}", self.renderer.activity()))))
     }
 
     fn aside(&mut self, line: &str) -> Result<(), ClientError> {

@@ -29,6 +29,8 @@ pub fn directives(text: &str) -> Result<Vec<(Option<String>, LevelFilter)>, Stri
 /// What is wrong with `level`.
 pub fn init(level: &str) -> Result<(), String> {
     let mut builder = Builder::new();
+    // It tells at `info` what the block at the start tells already, and each worker that stops.
+    builder.filter_module("actix_server", LevelFilter::Warn);
     for (module, level) in directives(level)? {
         builder.filter(module.as_deref(), level);
     }

@@ -24,17 +24,24 @@ pub struct Renderer {
     own: HashSet<String>,
     open: Option<Open>,
     working: bool,
+    /// How much of the prompt the model has read, in percent.
+    progress: Option<u8>,
 }
 
 impl Renderer {
     /// An empty screen.
     pub fn new(style: Style) -> Self {
-        Self { style, shown: Shown::default(), own: HashSet::new(), open: None, working: false }
+        Self { style, shown: Shown::default(), own: HashSet::new(), open: None, working: false, progress: None }
     }
 
     /// True while the agent works and nothing is being written in the last line.
     pub const fn is_waiting(&self) -> bool {
         self.working && self.open.is_none()
+    }
+
+    /// What the agent does while it is waited for.
+    pub fn activity(&self) -> String {
+        self.progress.map_or_else(|| "working".into(), |percent| format!("reads the prompt, {percent} %"))
     }
 
     /// A turn runs already.
@@ -59,8 +66,8 @@ impl Renderer {
                 Part::Text { text } if message.role == Role::User => out += &self.user(text),
                 Part::Text { text } => out += &self.piece(Open::Text, text),
                 Part::Reasoning { text } => out += &self.piece(Open::Reasoning, text),
-                Part::ToolCall { name, title, output, is_error, status, .. } => {
-                    out += &self.tool(name, title.as_deref());
+                Part::ToolCall { name, title, input, output, is_error, status, .. } => {
+                    out += &self.tool(name, Some(title.as_ref().unwrap_or(&input.to_string())));
                     if matches!(status, ToolStatus::Completed | ToolStatus::Failed) {
                         out += &self.result(output, *is_error);
                     }
@@ -84,6 +91,7 @@ impl Renderer {
             EventBody::TurnSteered { text, .. } => self.user(text),
             EventBody::TurnFinished { state, reason, error, usage, .. } => {
                 self.working = false;
+                self.progress = None;
                 let why = error.as_ref().map(|error| error.message.as_str()).or(reason.as_deref());
                 self.finished(*state, why, usage)
             }
@@ -111,7 +119,10 @@ impl Renderer {
                 self.aside(&format!("  answered ({}): {outcome}", by.unwrap_or_default()))
             }
             EventBody::AgentStatus { reason: Some(reason), .. } => self.aside(&format!("  {reason}")),
-            EventBody::AgentProgress { percent, .. } => self.aside(&format!("  reads the prompt: {percent} %")),
+            EventBody::AgentProgress { percent, .. } => {
+                self.progress = Some(*percent);
+                String::new()
+            }
             EventBody::Error { message, .. } => self.close() + &self.style.bad(&clean(message)) + "\n",
             EventBody::SessionReset { .. } => self.aside("— a new conversation begins —"),
             EventBody::SessionArchived { .. } => self.aside("— archived: takes no more messages —"),
@@ -153,6 +164,7 @@ impl Renderer {
         }
         let close = if self.open == Some(open) { String::new() } else { self.close() };
         self.open = Some(open);
+        self.progress = None;
         let text = clean(text);
         close + &if open == Open::Reasoning { self.style.dim(&text) } else { text }
     }

@@ -99,13 +99,37 @@ macro_rules! as_text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                deserializer.deserialize_any(TextOrNumber)?.parse().map_err(D::Error::custom)
             }
         }
     )*};
 }
 
 as_text!(Duration, Size);
+
+/// Reads a text, or a number as its text: in a file and in the environment `0` is a number. Which numbers need no unit
+/// is the type's own business.
+struct TextOrNumber;
+
+impl serde::de::Visitor<'_> for TextOrNumber {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text with a unit")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+}
 
 /// A text that must not be shown: it prints and serialises as `***`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -151,6 +175,19 @@ mod tests {
         assert_eq!(Size::mib(1).to_string(), "1MiB");
         assert_eq!(Size(1500).to_string(), "1500B");
         assert!("25".parse::<Duration>().is_err() && "much".parse::<Size>().is_err());
+    }
+
+    #[test]
+    fn a_bare_zero_needs_no_unit() {
+        #[derive(Deserialize)]
+        struct Both {
+            a: Duration,
+            b: Size,
+        }
+        let both: Both = toml::from_str("a = 0\nb = 1500").unwrap();
+        assert_eq!((both.a, both.b), (Duration::millis(0), Size(1500)));
+        assert!(toml::from_str::<Both>("a = 25\nb = 0").is_err());
+        assert!(toml::from_str::<Both>("a = true\nb = 0").is_err());
     }
 
     #[test]
