@@ -80,7 +80,9 @@ async fn serve(
         }
     };
     let result = application.run_until_stopped(stop, drain).await;
-    arbiters.iter().for_each(|arbiter| drop(arbiter.stop()));
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
     store.flush_and_close().await;
     log::info!("stopped");
     result

@@ -188,11 +188,27 @@ impl Run {
         if let Some(message) = script.fail {
             return Err(Stop::Ended(Outcome::failed("agent_error", message)));
         }
-        while script.hang {
-            self.wait(deaf).await?;
-            self.take_steers().await?;
+        if script.hang {
+            return Err(self.hang(deaf).await);
         }
         Ok(())
+    }
+
+    /// Goes on until it is stopped: only that ends it.
+    async fn hang(&mut self, deaf: bool) -> Stop {
+        loop {
+            let heard = match self.side.commands.recv().await {
+                Some(command) => self.hear(command, deaf),
+                None => return Stop::Gone,
+            };
+            let taken = match heard {
+                Ok(()) => self.take_steers().await,
+                stopped => stopped,
+            };
+            if let Err(stop) = taken {
+                return stop;
+            }
+        }
     }
 
     async fn ask(&mut self, kind: ChoiceKind, deaf: bool) -> Result<(), Stop> {
@@ -265,14 +281,6 @@ impl Run {
         self.said += 1;
         self.send(AgentEvent::Delta { kind, text }).await?;
         self.take_steers().await
-    }
-
-    /// Waits for one command.
-    async fn wait(&mut self, deaf: bool) -> Result<(), Stop> {
-        match self.side.commands.recv().await {
-            Some(command) => self.hear(command, deaf),
-            None => Err(Stop::Gone),
-        }
     }
 
     fn hear(&mut self, command: AgentCommand, deaf: bool) -> Result<(), Stop> {

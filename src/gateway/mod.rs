@@ -88,7 +88,8 @@ pub struct Accepted {
     pub position: u32,
     /// True when the text was offered to the running turn.
     pub steered: bool,
-    /// The `turn.queued` event of the turn: a stream after `seq - 1` shows it whole.
+    /// The `turn.queued` event of the turn: a stream after `seq - 1` shows it whole. For a steered text the next event
+    /// of the session: a stream after `seq - 1` shows all that comes of it.
     pub seq: u64,
 }
 

@@ -106,7 +106,7 @@ pub(super) fn patch(body: &PatchSession, config: &Config) -> Result<(), ApiError
         length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
     }
     permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
-    body.brief.as_ref().map_or(Ok(()), |fields| brief(fields))?;
+    body.brief.as_ref().map_or(Ok(()), brief)?;
     visibility(body.visibility, body.org_id.as_ref().and_then(Option::as_deref))
 }
 

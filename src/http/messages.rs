@@ -91,7 +91,7 @@ async fn stream_turn(
     key: &SessionKey,
     outcome: &Accepted,
 ) -> Result<HttpResponse, ApiError> {
-    let from = if outcome.steered { From::Now } else { From::After(outcome.seq.saturating_sub(1)) };
+    let from = From::After(outcome.seq.saturating_sub(1));
     let filter = Filter { turn: Some(outcome.turn.id), ..Filter::default() };
     let subscription = api.gateway.subscribe(who, key, from, filter).await?;
     Ok(sse::response(follow(subscription, key.clone(), &api.stopping), api.config.stream.heartbeat.0, sse::Prime::No))

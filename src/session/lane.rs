@@ -20,7 +20,10 @@ use super::{
 use crate::{
     agents::AgentEvent,
     error::{ApiError, Code},
-    protocol::{Control, TurnState, frame::Batch},
+    protocol::{
+        Control, TurnState,
+        frame::{Batch, EndReason},
+    },
     store::AppendError,
     timestamp::Timestamp,
 };
@@ -226,7 +229,11 @@ impl SessionActor {
         self.listen_again(ctx);
         let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());
         if quiet && self.state.as_ref().is_none_or(|state| state.draining) {
-            self.drainers.drain(..).for_each(|waiting| drop(waiting.send(())));
+            for waiting in self.drainers.drain(..) {
+                // Whoever waited for it may have given up.
+                let _ = waiting.send(());
+            }
+            self.subscribers.end_all(EndReason::ShuttingDown);
         }
         if self.state.is_none() && self.lane.is_idle() {
             return self.end(Fate::Gone, ctx);

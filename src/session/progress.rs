@@ -26,8 +26,8 @@ impl Draft {
         let now = env.now;
         let turn = self.running().map(|running| running.turn.turn.id);
         match event {
-            AgentEvent::Opened(opened) => return self.agent_opened(env, opened),
-            AgentEvent::Ended(outcome) => return self.agent_ended(env, outcome),
+            AgentEvent::Opened(opened) => self.agent_opened(env, opened),
+            AgentEvent::Ended(outcome) => self.agent_ended(env, outcome),
             AgentEvent::Commands(commands) => {
                 if let Some(state) = &mut self.state {
                     state.commands = commands.clone();
@@ -86,7 +86,7 @@ impl Draft {
             }
             AgentEvent::Progress { processed, total, cached, time_ms } => {
                 let (todo, done) = (total.saturating_sub(cached), processed.saturating_sub(cached));
-                let percent = if todo == 0 { 0 } else { done.saturating_mul(100).saturating_add(todo / 2) / todo };
+                let percent = done.saturating_mul(100).saturating_add(todo / 2).checked_div(todo).unwrap_or(0);
                 let percent = u8::try_from(percent.min(100)).unwrap_or(100);
                 self.emit(now, Some(turn), EventBody::AgentProgress { percent, processed, total, cached, time_ms });
             }

@@ -87,7 +87,7 @@ impl Draft {
 
     /// Offers a text to the running turn. It is stored before the agent hears of it, so a crash cannot lose it.
     fn offer(&mut self, env: &mut Env<'_>, message: &Enqueue, mut record: TurnRecord) -> Result<Accepted, ApiError> {
-        let last_seq = self.last_seq();
+        let seq = self.last_seq() + 1;
         let Some(running) = self.running() else { return Err(no_session()) };
         let turn = running.view();
         record.steers = Some(turn.id);
@@ -96,7 +96,6 @@ impl Draft {
         running.next_steer += 1;
         running.steers.push((number, Arc::clone(&record)));
         let started = running.turn.turn.state == TurnState::Running;
-        let seq = running.turn.first_seq.max(1);
         self.put_turn(&record, true);
         if let Some(once) = &message.once {
             self.remember(env.now, once, format!(r#"{{"steered":"{}"}}"#, turn.id));
@@ -104,7 +103,6 @@ impl Draft {
         if started {
             self.effects.push(Effect::Steer(number, message.text.clone()));
         }
-        debug_assert!(seq <= last_seq.max(1));
         Ok(Accepted { turn, position: 0, steered: true, seq })
     }
 
