@@ -249,6 +249,7 @@ pub async fn processes_are_listed_until_they_end(db: Database) {
         boot_id: "b".into(),
         agent: "claude".into(),
         session: "k".into(),
+        marker: format!("m{ticks}"),
     };
     store.process_started(process(7, 1)).await.unwrap();
     store.process_started(process(5, 2)).await.unwrap();
