@@ -30,7 +30,8 @@ impl From<Error> for Fault {
             Error::DatabaseError(Kind::SerializationFailure, _) => Self::Busy(text),
             Error::DatabaseError(Kind::ReadOnlyTransaction, _) => Self::Unavailable(text),
             Error::DatabaseError(Kind::Unknown, _) => {
-                if text.contains("locked") || text.contains("deadlock") {
+                // SQLite's "locked" is none of these: it has waited for `busy_timeout` by then.
+                if text.contains("deadlock") {
                     Self::Busy(text)
                 } else if HOPELESS.iter().any(|hopeless| text.contains(hopeless)) {
                     Self::Row(text)

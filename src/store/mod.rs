@@ -16,6 +16,7 @@ mod codec;
 mod connection;
 mod events;
 mod fault;
+mod health;
 mod ledger;
 mod memory;
 mod merge;
@@ -49,8 +50,9 @@ pub use records::*;
 use crate::{config::StoreConfig, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};
 use fault::Fault;
+use health::Health;
 use pool::Pool;
-use writer::{Health, Job, Reply, Write, Writer};
+use writer::{Job, Reply, Write, Writer};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]

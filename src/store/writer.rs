@@ -6,8 +6,8 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use diesel::{RunQueryDsl as _, prelude::*, sql_query};
@@ -17,6 +17,7 @@ use super::{
     Append, Claimed, IdempotencyRecord, StoreError, append,
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
+    health::Health,
     ledger, merge,
     messages::Ordinals,
 };
@@ -65,43 +66,6 @@ pub(super) enum Reply {
 pub(super) struct Job {
     pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Result<Reply, StoreError>>,
-}
-
-/// What others can see of a writer.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    state: Mutex<HealthState>,
-}
-
-#[derive(Debug, Default)]
-struct HealthState {
-    busy_since: Option<Instant>,
-    failed: Option<(Instant, String)>,
-}
-
-impl Health {
-    /// What is wrong: a failure within `recent`, with no success since, or a batch that has taken longer than that.
-    pub(super) fn trouble(&self, recent: Duration) -> Option<String> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.busy_since.is_some_and(|since| since.elapsed() > recent) {
-            return Some("the database does not answer".into());
-        }
-        let failed = state.failed.as_ref().filter(|(at, _)| at.elapsed() <= recent);
-        failed.map(|(_, cause)| cause.clone())
-    }
-
-    fn begin(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).busy_since = Some(Instant::now());
-    }
-
-    /// Notes the end of a batch; true when this is news.
-    fn end(&self, failure: Option<&str>) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.busy_since = None;
-        let news = state.failed.is_some() != failure.is_some();
-        state.failed = failure.map(|cause| (Instant::now(), cause.to_owned()));
-        news
-    }
 }
 
 /// How a transaction ended that did not end well.
@@ -208,19 +172,26 @@ impl Writer {
 
     /// One try.
     fn attempt(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
+        self.in_transaction(|connection| match connection {
+            AnyConnection::Sqlite(_) => one_by_one(connection, writes),
+            AnyConnection::Postgres(_) => merge::all(connection, writes),
+        })
+    }
+
+    fn in_transaction(
+        &mut self,
+        work: impl FnOnce(&mut AnyConnection) -> Result<Vec<Reply>, Fault>,
+    ) -> Result<Vec<Reply>, Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.target.connect(Role::Writer)?),
         };
         connection::begin(connection)?;
-        let work = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
-            let replies = match connection {
-                AnyConnection::Sqlite(_) => one_by_one(connection, writes)?,
-                AnyConnection::Postgres(_) => merge::all(connection, writes)?,
-            };
+        let done = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
+            let replies = work(connection)?;
             Ok((replies, transaction_number(connection)?))
         }));
-        let (replies, transaction) = match work {
+        let (replies, transaction) = match done {
             Ok(Ok(done)) => done,
             Ok(Err(fault)) => {
                 if connection::roll_back(connection).is_err() {
@@ -228,7 +199,11 @@ impl Writer {
                 }
                 return Err(fault.into());
             }
-            Err(_) => return Err(Failure::Panic),
+            Err(_) => {
+                // What the panic left behind is not known; closing the connection rolls back.
+                self.connection = None;
+                return Err(Failure::Panic);
+            }
         };
         match (connection::commit(connection), transaction) {
             (Ok(()), _) => Ok(replies),
@@ -297,5 +272,42 @@ pub(super) fn one(connection: &mut AnyConnection, ordinals: &mut Ordinals, write
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
         Write::ProcessStarted(process) => ledger::start(connection, process).map(|()| Reply::Done),
         Write::ProcessEnded(pgid) => ledger::end(connection, *pgid).map(|()| Reply::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, StoreConfig};
+
+    #[test]
+    fn a_panic_writes_nothing_and_the_writer_lives_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = Secret::new(format!("sqlite:{}", folder.path().join("test.db").display()));
+        let target = Target::new(&StoreConfig { url: Some(url), ..StoreConfig::default() }).unwrap();
+        let mut connection = target.connect(Role::Writer).unwrap();
+        super::super::migrate::run(&mut connection).unwrap();
+        let mut writer = Writer::new(target, Some(connection), Arc::default());
+
+        let sweep = Write::SweepIdempotency(Timestamp(i64::MAX));
+        let call = Write::RememberCall(IdempotencyRecord {
+            scope: "s".into(),
+            key: "k".into(),
+            request_hash: String::new(),
+            outcome: String::new(),
+            created_at: Timestamp(0),
+        });
+        let failed = writer.in_transaction(|connection| {
+            one_by_one(connection, std::slice::from_ref(&call))?;
+            panic!("a job that panics");
+        });
+        assert!(matches!(failed, Err(Failure::Panic)), "{failed:?}");
+        let swept = |writer: &mut Writer| match writer.commit(std::slice::from_ref(&sweep)).remove(0) {
+            Ok(Reply::Count(count)) => count,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(swept(&mut writer), 0, "rolled back");
+        writer.commit(std::slice::from_ref(&call)).remove(0).unwrap();
+        assert_eq!(swept(&mut writer), 1);
     }
 }
