@@ -1,6 +1,4 @@
-//! The ways in which an agent stops: asked, forced, dropped, dead, silent.
-
-use std::time::Duration;
+//! The ways in which an agent stops: asked, forced, dropped, dead.
 
 use greenroom::{
     agents::{AgentCommand, AgentEvent, Outcome},
@@ -124,31 +122,4 @@ async fn an_agent_that_dies_between_turns_closes_the_channel() {
     let leader = nix::unistd::Pid::from_raw(client.ledger.running()[0].pgid);
     nix::sys::signal::kill(leader, nix::sys::signal::Signal::SIGKILL).unwrap();
     assert_eq!(client.closed().await, []);
-}
-
-#[tokio::test]
-async fn an_agent_that_says_nothing_for_too_long_fails_its_turn() {
-    let mut fake = Fake::new(json!({}));
-    fake.limits.stall_timeout = config::Duration(Duration::from_millis(200));
-    let (mut client, _) = fake.open().await;
-    let (_, outcome) = client.play(json!([{"say": "x"}, {"hang": true}])).await;
-    assert!(failure(&outcome, "agent_timeout").contains("said nothing for 200ms"), "{outcome:?}");
-    assert_eq!(client.closed().await, []);
-}
-
-#[tokio::test]
-async fn an_agent_that_waits_for_an_answer_does_not_stall() {
-    let mut fake = Fake::new(json!({}));
-    fake.limits.stall_timeout = config::Duration(Duration::from_millis(50));
-    let (mut client, _) = fake.open().await;
-    let options = json!([{"optionId": "n", "name": "No", "kind": "reject_once"}]);
-    client.script(json!([{"ask": {"toolCall": {"toolCallId": "c"}, "options": options}}])).await;
-    let ask_id = client.asked().await.ask_id;
-    // The time itself is what is tested here: four times the limit.
-    let quiet = tokio::time::timeout(Duration::from_millis(200), client.live.events.recv()).await;
-    assert!(quiet.is_err(), "{quiet:?}");
-    let answer = greenroom::agents::Answer::Option { id: "n".into() };
-    client.send(AgentCommand::Answer { ask_id, answer }).await;
-    assert_eq!(text(&client.turn().await.0), r#"{"outcome":"selected","optionId":"n"}"#);
-    client.close().await;
 }
