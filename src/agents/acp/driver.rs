@@ -1,7 +1,8 @@
 //! The task behind one session: one loop over commands, the agent and the clock, and the way to the end.
 //!
 //! Invariants:
-//! - It never waits for the session without listening for the kill, and never for the agent without a limit.
+//! - It never waits for the session or the agent without listening for the kill. Outside a turn it waits for the agent
+//!   within a limit; how long an agent may be silent in a turn, the session decides.
 //! - Its end of the event channel is dropped only when the process group is gone.
 //! - Every prompt gets exactly one `Ended`, also when the agent dies or is killed under it.
 
@@ -101,7 +102,6 @@ pub(super) struct Driver {
     mode_request: Option<ModeRequest>,
     /// A prompt that came too soon: a second one is never given to a busy agent.
     waiting: VecDeque<Prompt>,
-    last_sign: Instant,
     noise: u32,
 }
 
@@ -135,7 +135,6 @@ pub(super) async fn run(setup: Arc<Setup>, spec: OpenSpec, side: AdapterSide) {
         turn: None,
         mode_request: None,
         waiting: VecDeque::new(),
-        last_sign: Instant::now(),
         noise: 0,
     };
     let stop = match driver.open().await {
@@ -161,8 +160,6 @@ impl Driver {
         {
             return self.prompt(prompt).await;
         }
-        let stalls = self.turn.is_some() && self.pending.is_empty();
-        let stalled = self.last_sign + self.setup.limits.stall_timeout.0;
         tokio::select! {
             biased;
             () = self.killed.cancelled() => Err(Stop::Killed),
@@ -170,16 +167,7 @@ impl Driver {
                 Some(command) => self.command(command).await,
                 None => Err(Stop::Killed),
             },
-            input = self.connection.next() => {
-                let done = self.input(input).await;
-                // Now, not when it came: the time in which the session did not read is not the agent's.
-                self.last_sign = Instant::now();
-                done
-            }
-            () = sleep_until(stalled.into()), if stalls => {
-                let said = format!("said nothing for {}", self.setup.limits.stall_timeout);
-                Err(Stop::Failed(Outcome::failed("agent_timeout", format!("agent `{}` {said}", self.setup.name))))
-            }
+            input = self.connection.next() => self.input(input).await,
         }
     }
 
@@ -194,7 +182,6 @@ impl Driver {
             // Not among the capabilities: the session makes a turn of its own out of it.
             AgentCommand::Steer { id, .. } => log::debug!(id; "acp agents cannot be steered"),
         }
-        self.last_sign = Instant::now();
         Ok(())
     }
 

@@ -20,10 +20,6 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn is_empty(&self) -> bool {
-        self.asks.is_empty()
-    }
-
     /// Makes a question out of a `session/request_permission`, whose tool call `tools` knows already. Gives the id back when it
     /// has no option that means anything.
     pub(super) fn ask(&mut self, instance: &str, id: Value, params: &Value, tools: &Tools) -> Result<Ask, Value> {

@@ -17,8 +17,9 @@ use tokio::{
 
 use super::{ProcessLedger, ProcessRecord, procfs};
 
-/// How long a group may take to vanish after SIGKILL. Longer only when the system holds a member, as in a dead disk.
-const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long a group may take to vanish after SIGKILL; longer only when the system holds a member, as over a dead disk.
+/// Less than the ten seconds after which a session gives up on a killed agent.
+const AFTER_KILL: Duration = Duration::from_secs(8);
 /// The first and the longest pause between two looks at a group that ends.
 const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 

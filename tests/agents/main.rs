@@ -1,0 +1,15 @@
+//! Agents as processes: the rules for child processes, the ACP adapter against a scripted agent, and real agents.
+
+// The helpers of a test may fail it as the test itself may.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod choices;
+mod harness;
+mod lifecycle;
+#[path = "../support/mock_llm/mod.rs"]
+mod mock_llm;
+mod process;
+mod real;
+mod settings;
+mod stopping;
+mod turns;
