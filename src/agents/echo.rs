@@ -1,7 +1,7 @@
 //! The echo agent: an honest stand-in that needs no model, for a first run, demonstrations, load and tests.
 //!
 //! It answers with the prompt's own text, in deltas of a word each. A prompt that begins with `/script ` and a JSON
-//! object does exactly what that says, in the order of [`Script`]'s fields.
+//! object does exactly what that says: reasoning, a tool call, a question, deltas, a text, a failure, or waiting for ever.
 
 use std::{collections::VecDeque, time::Duration};
 
