@@ -11,7 +11,7 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorFutureExt as _, Addr, Arbiter, ArbiterHandle, AsyncContext as _, Context, Handler, Message,
+    Actor, ActorFutureExt as _, Arbiter, ArbiterHandle, AsyncContext as _, Context, Handler, Message,
     ResponseFuture, WrapFuture as _,
 };
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use crate::{
     ids::SessionKey,
     protocol::{Event, frame::decode_event},
     session::{
-        Deps, SessionActor,
+        Deps, SessionActor, SessionHandle,
         actor::Origin,
         messages::{Drain, EvictIfIdle, Fate, SessionStopped},
         recovery,
@@ -38,7 +38,7 @@ const RECOVER_AT_ONCE: usize = 64;
 
 /// Finds the actor of a session, and opens it if need be.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Option<Addr<SessionActor>>, ApiError>")]
+#[rtype(result = "Result<Option<SessionHandle>, ApiError>")]
 pub struct Find {
     /// Whose.
     pub key: SessionKey,
@@ -50,12 +50,12 @@ pub struct Find {
 
 /// The actors of those of the keys that are live.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<(SessionKey, Addr<SessionActor>)>")]
+#[rtype(result = "Vec<(SessionKey, SessionHandle)>")]
 pub struct FindLive(pub Vec<SessionKey>);
 
 /// All live sessions.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<(SessionKey, Addr<SessionActor>)>")]
+#[rtype(result = "Vec<(SessionKey, SessionHandle)>")]
 pub struct AllLive;
 
 /// How many sessions are live, and whether the recovery at the start is done.
@@ -76,13 +76,13 @@ pub struct DrainAll {
     pub grace: Duration,
 }
 
-type Waiting = oneshot::Sender<Result<Option<Addr<SessionActor>>, ApiError>>;
+type Waiting = oneshot::Sender<Result<Option<SessionHandle>, ApiError>>;
 
 enum Entry {
     /// Being loaded; these wait for it, each with whether it wants an actor for a key without a session.
     Opening(Vec<(bool, Waiting)>),
     Live {
-        addr: Addr<SessionActor>,
+        session: SessionHandle,
         incarnation: u64,
     },
 }
@@ -123,16 +123,16 @@ impl Supervisor {
         (0..cores).map(|_| Arbiter::new()).collect()
     }
 
-    fn live(&self, key: &SessionKey) -> Option<&Addr<SessionActor>> {
+    fn live(&self, key: &SessionKey) -> Option<&SessionHandle> {
         match self.sessions.get(key) {
-            Some(Entry::Live { addr, .. }) if addr.connected() => Some(addr),
+            Some(Entry::Live { session, .. }) if session.connected() => Some(session),
             _ => None,
         }
     }
 
-    fn all_live(&self) -> Vec<(SessionKey, Addr<SessionActor>)> {
+    fn all_live(&self) -> Vec<(SessionKey, SessionHandle)> {
         let live = self.sessions.iter().filter_map(|(key, entry)| match entry {
-            Entry::Live { addr, .. } => Some((key.clone(), addr.clone())),
+            Entry::Live { session, .. } => Some((key.clone(), session.clone())),
             Entry::Opening(_) => None,
         });
         live.collect()
@@ -171,7 +171,7 @@ impl Supervisor {
         };
         for (create, waiter) in waiting {
             let answer = match &answer {
-                Ok(Some((exists, addr))) => Ok(Some(addr.clone()).filter(|_| *exists || create)),
+                Ok(Some((exists, session))) => Ok(Some(session.clone()).filter(|_| *exists || create)),
                 Ok(None) => Ok(None),
                 Err(error) => Err(error.clone()),
             };
@@ -180,7 +180,7 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, key: SessionKey, loaded: Loaded, ctx: &mut Context<Self>) -> Addr<SessionActor> {
+    fn start(&mut self, key: SessionKey, loaded: Loaded, ctx: &mut Context<Self>) -> SessionHandle {
         self.next_incarnation += 1;
         let incarnation = self.next_incarnation;
         let recover = if self.crashed.remove(&key).is_some() { "session_crashed" } else { "server_restart" };
@@ -188,19 +188,17 @@ impl Supervisor {
         let origin = Origin { key: key.clone(), incarnation, epoch, last_seq, state, recover };
         let (deps, reports) = (Arc::clone(&self.deps), ctx.address().recipient());
         let turn = usize::try_from(incarnation).unwrap_or(0);
-        let addr = match self.arbiters.get(turn % self.arbiters.len().max(1)) {
-            Some(arbiter) => SessionActor::start_in_arbiter(arbiter, move |_| SessionActor::new(origin, deps, reports)),
-            None => SessionActor::new(origin, deps, reports).start(),
-        };
-        self.sessions.insert(key, Entry::Live { addr: addr.clone(), incarnation });
-        addr
+        let arbiter = self.arbiters.get(turn % self.arbiters.len().max(1));
+        let session = SessionActor::launch(origin, deps, reports, arbiter);
+        self.sessions.insert(key, Entry::Live { session: session.clone(), incarnation });
+        session
     }
 
     fn sweep(&self, ctx: &mut Context<Self>) {
         let idle = self.deps.config.session.idle_timeout.0;
-        for (_, addr) in self.all_live() {
+        for (_, session) in self.all_live() {
             // Its end is reported by the actor itself; a session whose mailbox is full is not idle.
-            let _ = addr.try_send(EvictIfIdle { idle });
+            session.notify(EvictIfIdle { idle });
         }
         ctx.run_later(self.deps.config.session.sweep_interval.0, Self::sweep_again);
     }
@@ -247,12 +245,12 @@ impl Actor for Supervisor {
 }
 
 impl Handler<Find> for Supervisor {
-    type Result = ResponseFuture<Result<Option<Addr<SessionActor>>, ApiError>>;
+    type Result = ResponseFuture<Result<Option<SessionHandle>, ApiError>>;
 
     fn handle(&mut self, find: Find, ctx: &mut Self::Context) -> Self::Result {
-        if let Some(addr) = self.live(&find.key) {
-            let addr = addr.clone();
-            return Box::pin(std::future::ready(Ok(Some(addr))));
+        if let Some(session) = self.live(&find.key) {
+            let session = session.clone();
+            return Box::pin(std::future::ready(Ok(Some(session))));
         }
         if !find.open {
             return Box::pin(std::future::ready(Ok(None)));
@@ -285,7 +283,7 @@ impl Handler<FindLive> for Supervisor {
     type Result = actix::MessageResult<FindLive>;
 
     fn handle(&mut self, FindLive(keys): FindLive, _: &mut Self::Context) -> Self::Result {
-        let found = keys.into_iter().filter_map(|key| self.live(&key).cloned().map(|addr| (key, addr)));
+        let found = keys.into_iter().filter_map(|key| self.live(&key).cloned().map(|session| (key, session)));
         actix::MessageResult(found.collect())
     }
 }
@@ -377,7 +375,8 @@ impl Handler<DrainAll> for Supervisor {
         let sessions = self.all_live();
         Box::pin(async move {
             // One that is gone has nothing left to drain.
-            let drains = sessions.into_iter().map(|(_, addr)| async move { addr.send(Drain { grace }).await.is_ok() });
+            let drains =
+                sessions.into_iter().map(|(_, session)| async move { session.send(Drain { grace }).await.is_ok() });
             futures_util::future::join_all(drains).await;
         })
     }

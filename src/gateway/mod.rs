@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use actix::{Addr, MailboxError};
+use actix::Addr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -18,7 +18,7 @@ use crate::{
     ids::{MessageId, SessionKey, TurnId},
     protocol::{Choice, Message, Snapshot, Turn},
     session::{
-        Deps, SessionActor,
+        Deps, SessionActor, SessionHandle, Undelivered,
         command::{Command, Done},
         messages::{Execute, GetView, View},
     },
@@ -232,7 +232,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn find(&self, key: &SessionKey, create: bool, open: bool) -> Result<Option<Addr<SessionActor>>, ApiError> {
+    async fn find(&self, key: &SessionKey, create: bool, open: bool) -> Result<Option<SessionHandle>, ApiError> {
         let find = Find { key: key.clone(), create, open };
         let limit = self.deps.config.session.call_timeout.0;
         match tokio::time::timeout(limit, self.supervisor.send(find)).await {
@@ -255,19 +255,17 @@ impl Gateway {
     {
         for _ in 0..FIND_ATTEMPTS {
             let Some(session) = self.find(key, create, true).await? else { return Ok(None) };
-            if !session.connected() {
-                tokio::task::yield_now().await;
-                continue;
-            }
             let limit = self.deps.config.session.call_timeout.0;
-            return match tokio::time::timeout(limit, session.send(message.clone())).await {
-                Ok(Ok(answer)) => Ok(Some(answer)),
-                Ok(Err(MailboxError::Closed | MailboxError::Timeout)) if !session.connected() => {
-                    // Closed before it was taken, or in the middle of it: only the store can tell, so ask nothing twice.
-                    Err(ApiError::new(Code::Overloaded, "the session left memory at this moment; try again"))
+            match tokio::time::timeout(limit, session.send(message.clone())).await {
+                Ok(Ok(answer)) => return Ok(Some(answer)),
+                // The supervisor hears of its end in a moment.
+                Ok(Err(Undelivered::Gone)) => tokio::task::yield_now().await,
+                Ok(Err(Undelivered::Failed)) => {
+                    let message = "the session failed inside; whether the call took effect is not known";
+                    return Err(ApiError::new(Code::Internal, message));
                 }
-                Ok(Err(_)) | Err(_) => Err(too_slow()),
-            };
+                Err(_late) => return Err(too_slow()),
+            }
         }
         Err(too_slow())
     }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, MessageResult, Recipient,
-    ResponseFuture,
+    Actor, ActorContext as _, ActorFutureExt as _, Addr, ArbiterHandle, AsyncContext as _, Context, Handler,
+    MessageResult, Recipient, ResponseFuture,
 };
 use tokio::sync::oneshot;
 
@@ -77,7 +77,68 @@ pub struct SessionActor {
     touched: Instant,
     incarnation: u64,
     supervisor: Recipient<SessionStopped>,
-    pub(super) fate: Fate,
+    /// How it ended, once it has ended on purpose. Shared with the handles.
+    fate: Arc<OnceLock<Fate>>,
+}
+
+/// How to reach a live session. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SessionHandle {
+    addr: Addr<SessionActor>,
+    fate: Arc<OnceLock<Fate>>,
+}
+
+/// Why a message got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The session left memory before it took the message: look for it again and send it there.
+    Gone,
+    /// It failed inside; whether the message took effect is not known.
+    Failed,
+}
+
+impl SessionHandle {
+    /// True while the actor is there.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.addr.connected()
+    }
+
+    /// Sends a message and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Undelivered`].
+    pub async fn send<M>(&self, message: M) -> Result<M::Result, Undelivered>
+    where
+        M: actix::Message + Send + 'static,
+        M::Result: Send,
+        SessionActor: Handler<M>,
+    {
+        // An actor ends on purpose only when nothing that it took is undone, so what was still in its mailbox was
+        // not taken.
+        let undelivered = || if self.fate.get().is_some() { Undelivered::Gone } else { Undelivered::Failed };
+        self.addr.send(message).await.map_err(|_closed| undelivered())
+    }
+
+    /// Sends a notice that nobody answers and that may be lost when the mailbox is full.
+    pub fn notify<M>(&self, message: M)
+    where
+        M: actix::Message + Send + 'static,
+        M::Result: Send,
+        SessionActor: Handler<M>,
+    {
+        let _ = self.addr.try_send(message);
+    }
+
+    /// Sends a notice about lifecycle, which must not be lost to a full mailbox.
+    pub fn tell<M>(&self, message: M)
+    where
+        M: actix::Message + Send + 'static,
+        M::Result: Send,
+        SessionActor: Handler<M>,
+    {
+        self.addr.do_send(message);
+    }
 }
 
 /// What a session actor starts from.
@@ -97,9 +158,24 @@ pub struct Origin {
 }
 
 impl SessionActor {
-    /// An actor that has not started.
+    /// Starts an actor, on `arbiter` or else on the current one.
     #[must_use]
-    pub fn new(origin: Origin, deps: Arc<Deps>, supervisor: Recipient<SessionStopped>) -> Self {
+    pub fn launch(
+        origin: Origin,
+        deps: Arc<Deps>,
+        supervisor: Recipient<SessionStopped>,
+        arbiter: Option<&ArbiterHandle>,
+    ) -> SessionHandle {
+        let fate: Arc<OnceLock<Fate>> = Arc::default();
+        let shared = Arc::clone(&fate);
+        let addr = match arbiter {
+            Some(arbiter) => Self::start_in_arbiter(arbiter, move |_| Self::new(origin, deps, supervisor, shared)),
+            None => Self::new(origin, deps, supervisor, shared).start(),
+        };
+        SessionHandle { addr, fate }
+    }
+
+    fn new(origin: Origin, deps: Arc<Deps>, supervisor: Recipient<SessionStopped>, fate: Arc<OnceLock<Fate>>) -> Self {
         let mut lane = Lane::default();
         if origin.state.is_some() {
             lane.push(Input::Recover(origin.recover));
@@ -120,7 +196,7 @@ impl SessionActor {
             touched: Instant::now(),
             incarnation: origin.incarnation,
             supervisor,
-            fate: Fate::Evicted,
+            fate,
         }
     }
 
@@ -133,7 +209,8 @@ impl SessionActor {
     }
 
     pub(super) fn end(&mut self, fate: Fate, ctx: &mut Context<Self>) {
-        self.fate = fate;
+        // Set once: the first end is the true one.
+        let _ = self.fate.set(fate);
         let reason = if fate == Fate::Gone { EndReason::SessionDeleted } else { EndReason::SessionFailed };
         self.subscribers.end_all(reason);
         ctx.stop();
@@ -170,7 +247,9 @@ impl Actor for SessionActor {
 impl Drop for SessionActor {
     /// The one place that reports the end, because it also runs while a panic unwinds.
     fn drop(&mut self) {
-        let fate = if std::thread::panicking() { Fate::Crashed } else { self.fate };
+        // Without a panic and without a reason its thread has ended: the server stops.
+        let unsaid = if std::thread::panicking() { Fate::Crashed } else { Fate::Evicted };
+        let fate = self.fate.get().copied().unwrap_or(unsaid);
         self.subscribers.end_all(EndReason::SessionFailed);
         self.supervisor.do_send(SessionStopped { key: self.key.clone(), incarnation: self.incarnation, fate });
     }

@@ -28,5 +28,5 @@ pub mod subscription;
 mod turns;
 pub mod workspace;
 
-pub use actor::{Deps, SessionActor};
+pub use actor::{Deps, SessionActor, SessionHandle, Undelivered};
 pub use subscription::{Item, Subscription};

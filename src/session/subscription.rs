@@ -7,11 +7,10 @@
 
 use std::sync::Arc;
 
-use actix::Addr;
 use bytestring::ByteString;
 
 use super::{
-    SessionActor,
+    SessionHandle,
     messages::{Join, Joined, Leave},
     outbox::{Outbox, Taken, Waiting},
 };
@@ -62,7 +61,7 @@ enum Phase {
 /// A stream of one session. Dropping it unsubscribes; that cancels nothing.
 pub struct Subscription {
     key: SessionKey,
-    session: Addr<SessionActor>,
+    session: SessionHandle,
     store: Store,
     outbox: Arc<Outbox>,
     filter: Filter,
@@ -78,7 +77,7 @@ pub struct Subscription {
 impl Subscription {
     /// A stream that has not begun yet.
     #[must_use]
-    pub fn new(key: SessionKey, session: Addr<SessionActor>, store: Store, from: From, filter: Filter) -> Self {
+    pub fn new(key: SessionKey, session: SessionHandle, store: Store, from: From, filter: Filter) -> Self {
         let outbox = Arc::default();
         let ready = std::collections::VecDeque::new();
         Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready }
@@ -230,7 +229,7 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.session.do_send(Leave { id });
+            self.session.tell(Leave { id });
         }
     }
 }

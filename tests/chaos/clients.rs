@@ -156,7 +156,8 @@ async fn meddle(world: Arc<World>, key: String, mut rng: StdRng) {
                 let _ = world.http.post(format!("{base}/choices/{choice}")).json(&body).send().await;
             }
         } else if let Some(id) = turn["id"].as_str().filter(|_| rng.random_ratio(1, 40)) {
-            let request = world.http.post(format!("{base}/turns/{id}/cancel")).header("content-type", "application/json");
+            let request =
+                world.http.post(format!("{base}/turns/{id}/cancel")).header("content-type", "application/json");
             let _ = request.send().await;
         }
     }
@@ -166,7 +167,8 @@ async fn follow_sse(world: Arc<World>, key: String) {
     let mut cursor = 0;
     while !done(&world, &key, cursor).await {
         let url = format!("http://{}/v1/sessions/{key}/events", world.address());
-        let request = world.http.get(url).header("accept", "text/event-stream").header("last-event-id", cursor.to_string());
+        let request =
+            world.http.get(url).header("accept", "text/event-stream").header("last-event-id", cursor.to_string());
         let Ok(answer) = request.send().await else {
             breathe().await;
             continue;

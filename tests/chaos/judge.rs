@@ -38,7 +38,11 @@ pub async fn judge(server: &TestGateway, world: &World) {
             }
         }
         for sent in told {
-            assert_eq!(queued.get(sent.client_id.as_str()), Some(&vec![sent.turn.as_str()]), "{key}: not accepted once");
+            assert_eq!(
+                queued.get(sent.client_id.as_str()),
+                Some(&vec![sent.turn.as_str()]),
+                "{key}: not accepted once"
+            );
         }
         for turn in &accepted {
             let ends = finished.get(turn).unwrap_or_else(|| panic!("{key}: {turn} was never settled"));

@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod clients;
-mod judge;
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
+mod judge;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -46,7 +46,11 @@ async fn nothing_accepted_is_lost_or_run_twice_and_no_event_changes_over_kill_9(
         server.restart();
         world.moved_to(server.address());
         if round % 20 == 19 {
-            println!("chaos: {} rounds, {} turns acknowledged", round + 1, world.told().values().map(Vec::len).sum::<usize>());
+            println!(
+                "chaos: {} rounds, {} turns acknowledged",
+                round + 1,
+                world.told().values().map(Vec::len).sum::<usize>()
+            );
         }
     }
     world.finish.store(true, Ordering::SeqCst);
