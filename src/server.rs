@@ -118,6 +118,7 @@ async fn take_up(supervisor: actix::Addr<Supervisor>, gateway: Gateway, primary:
                 return log::info!(sessions = count; "sessions with unfinished turns were taken up again");
             }
             (_, Err(_gone)) => return,
+            _ if gateway.is_draining() => return,
             (Err(error), _) | (_, Ok(Err(error))) => {
                 log::warn!(error:% = error; "sessions could not be taken up again yet");
             }

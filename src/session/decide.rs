@@ -134,7 +134,7 @@ impl Draft {
         let state = self.state.as_mut().ok_or_else(no_session)?;
         let Some(turn) = state.queue.edit(id, text.to_owned()) else { return Err(not_queued(state, id)) };
         let view = Turn { position: state.position(id), ..turn.turn.clone() };
-        self.put_turn(&turn, false);
+        self.texts.push((id, text.to_owned()));
         self.emit(env.now, Some(id), EventBody::TurnUpdated { turn: Box::new(view.clone()) });
         Ok(Done::Turn(Box::new(view)))
     }
@@ -192,7 +192,7 @@ impl Draft {
             running.choices.remove(at);
         }
         self.resolve(env, turn, pending, outcome, reply, by);
-        self.touch_row();
+        self.touch_row(env.now, |_| {});
         Ok(Done::Unit)
     }
 
@@ -220,7 +220,7 @@ impl Draft {
                 None => (json!({ "cancelled": true }), Answer::Cancelled),
             };
             self.resolve(env, turn, pending, outcome, reply, ResolvedBy::Timeout);
-            self.touch_row();
+            self.touch_row(env.now, |_| {});
         }
     }
 

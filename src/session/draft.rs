@@ -19,7 +19,9 @@ use crate::{
         AgentStatus, Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage,
         Visibility, frame::Batch,
     },
-    store::{Append, ChoiceWrite, IdempotencyRecord, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite},
+    store::{
+        Append, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite,
+    },
     timestamp::Timestamp,
 };
 
@@ -105,8 +107,10 @@ pub struct Draft {
     events: Vec<Frame>,
     turns: Vec<(bool, Arc<TurnRecord>)>,
     removed: Vec<TurnId>,
+    /// Texts of turns that were changed.
+    pub texts: Vec<(TurnId, String)>,
     /// Whole messages.
-    pub messages: Vec<(SessionId, Message)>,
+    pub messages: Vec<MessageWrite>,
     /// Choices.
     pub choices: Vec<ChoiceWrite>,
     /// Rules.
@@ -125,6 +129,7 @@ pub struct Draft {
 enum RowChange {
     Keep,
     Create,
+    Touch,
     Update,
     Replace(Box<SessionRecord>),
     Delete,
@@ -142,6 +147,7 @@ impl Draft {
             events: Vec::new(),
             turns: Vec::new(),
             removed: Vec::new(),
+            texts: Vec::new(),
             messages: Vec::new(),
             choices: Vec::new(),
             new_rules: Vec::new(),
@@ -204,19 +210,22 @@ impl Draft {
         self.visible = true;
     }
 
-    /// Changes the session's row; the change is stored with this draft.
+    /// Changes the session's settings; the whole row is stored with this draft.
     pub fn edit_row(&mut self, now: Timestamp, edit: impl FnOnce(&mut SessionRecord)) {
+        self.touch_row(now, edit);
+        if matches!(self.session, RowChange::Touch) {
+            self.session = RowChange::Update;
+        }
+    }
+
+    /// Changes what changes with every turn: counters, preview, status, usage, times. Only that is stored.
+    pub fn touch_row(&mut self, now: Timestamp, edit: impl FnOnce(&mut SessionRecord)) {
         let Some(state) = &mut self.state else { return };
         let record = Arc::make_mut(&mut state.record);
         edit(record);
         record.snapshot.updated_at = now;
-        self.touch_row();
-    }
-
-    /// The session's row must be stored with this draft.
-    pub fn touch_row(&mut self) {
         if matches!(self.session, RowChange::Keep) {
-            self.session = RowChange::Update;
+            self.session = RowChange::Touch;
         }
         self.visible = true;
     }
@@ -231,7 +240,7 @@ impl Draft {
         state.commands = Value::Array(Vec::new());
         state.warmed_up = false;
         // Two resets in one draft leave the conversation between them unused, so only the first one counts.
-        if matches!(self.session, RowChange::Keep | RowChange::Update) {
+        if matches!(self.session, RowChange::Keep | RowChange::Touch | RowChange::Update) {
             self.session = RowChange::Replace(previous);
         }
         self.visible = true;
@@ -287,13 +296,15 @@ impl Draft {
             Role::User | Role::Assistant => Some(message.text()).filter(|text| !text.is_empty()),
             Role::Tool | Role::System => None,
         };
-        self.edit_row(now, |record| {
+        let mut ordinal = 0;
+        self.touch_row(now, |record| {
             record.snapshot.message_count += 1;
+            ordinal = record.snapshot.message_count;
             if let Some(text) = preview {
                 record.snapshot.last_message_preview = Some(first_chars(&text, 120));
             }
         });
-        self.messages.push((conversation, message.clone()));
+        self.messages.push(MessageWrite { conversation, ordinal, message: message.clone() });
         self.emit(now, message.turn_id, EventBody::MessageCompleted { message: Box::new(message) });
     }
 
@@ -307,6 +318,7 @@ impl Draft {
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.turns.is_empty()
+            && self.texts.is_empty()
             && self.removed.is_empty()
             && self.native_ids.is_empty()
             && matches!(self.session, RowChange::Keep)
@@ -316,6 +328,7 @@ impl Draft {
     pub fn take_append(&mut self, epoch: i64, now: Timestamp) -> Append {
         let session = match (std::mem::replace(&mut self.session, RowChange::Keep), &self.state) {
             (RowChange::Create, Some(state)) => SessionWrite::Create(Box::new(state.stored())),
+            (RowChange::Touch, Some(state)) => SessionWrite::Touch(Box::new(state.stored())),
             (RowChange::Update, Some(state)) => SessionWrite::Update(Box::new(state.stored())),
             (RowChange::Replace(previous), Some(state)) => {
                 SessionWrite::Replace { previous, next: Box::new(state.stored()) }
@@ -328,6 +341,7 @@ impl Draft {
             let record = Box::new((*turn).clone());
             turns.push(if new { TurnWrite::Insert(record) } else { TurnWrite::Update(record) });
         }
+        turns.extend(self.texts.drain(..).map(|(id, text)| TurnWrite::Text(id, text)));
         turns.extend(self.removed.drain(..).map(TurnWrite::Remove));
         Append {
             key: self.key.clone(),

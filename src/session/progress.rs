@@ -277,7 +277,7 @@ impl Draft {
         });
         self.choices.push(ChoiceWrite::Insert { choice: Box::new((*choice).clone()), ask_id: ask.ask_id.clone() });
         self.emit(env.now, Some(turn), EventBody::ChoiceRequested { choice: Box::new((*choice).clone()) });
-        self.touch_row();
+        self.touch_row(env.now, |_| {});
         let pending = PendingChoice { choice, ask_id: ask.ask_id };
         match by_rule {
             Some((id, kind)) => {

@@ -119,7 +119,7 @@ impl Draft {
                 let Some(state) = &mut self.state else { return };
                 let turn = state.queue.push_front(turn);
                 self.put_turn(&turn, false);
-                self.touch_row();
+                self.touch_row(env.now, |_| {});
             }
             Some(running) => {
                 let again = running.turn.turn.attempt <= env.settings.retry_interrupted;
@@ -134,7 +134,7 @@ impl Draft {
             }
             None => {
                 if state.record.snapshot.agent_status == AgentStatus::Working {
-                    self.edit_row(env.now, |record| record.snapshot.agent_status = AgentStatus::Idle);
+                    self.touch_row(env.now, |record| record.snapshot.agent_status = AgentStatus::Idle);
                 }
             }
         }

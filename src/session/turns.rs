@@ -124,7 +124,7 @@ impl Draft {
         let view = Turn { position: Some(position), ..turn.turn.clone() };
         let seq = self.emit(env.now, Some(id), EventBody::TurnQueued { turn: Box::new(view), position });
         let now = env.now;
-        self.edit_row(now, |record| record.snapshot.last_active_at = now);
+        self.touch_row(now, |record| record.snapshot.last_active_at = now);
         Ok((id, seq))
     }
 
@@ -193,7 +193,7 @@ impl Draft {
             self.begin(env, cold, resumed, None);
         } else {
             self.put_turn(&turn, false);
-            self.touch_row();
+            self.touch_row(env.now, |_| {});
             self.effects.push(Effect::OpenAgent(agent));
         }
     }
@@ -227,7 +227,7 @@ impl Draft {
         self.emit(now, Some(id), EventBody::TurnStarted { agent, model, cold_start: cold, resumed });
         let message = user_message(env.message_id(), &turn, id, now);
         self.add_message(now, message);
-        self.edit_row(now, |record| {
+        self.touch_row(now, |record| {
             record.snapshot.agent_status = AgentStatus::Working;
             record.snapshot.last_active_at = now;
         });
@@ -245,7 +245,7 @@ impl Draft {
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
         let now = env.now;
-        self.edit_row(now, |record| {
+        self.touch_row(now, |record| {
             record.snapshot.usage = record.snapshot.usage.plus(usage);
             record.snapshot.last_active_at = now;
             let failed = ending.state == TurnState::Failed;
@@ -282,7 +282,7 @@ impl Draft {
             summary,
         };
         self.emit(env.now, Some(view.id), body);
-        self.touch_row();
+        self.touch_row(env.now, |_| {});
         self.effects.push(Effect::Finished(Box::new(Finished { turn: view, response })));
     }
 

@@ -8,8 +8,7 @@ use super::{
     connection::{AnyConnection, each},
     events::{self, BatchRow},
     fault::Fault,
-    ledger, memory,
-    messages::{self, Ordinals},
+    ledger, memory, messages,
     schema::{
         choices as choices_table, event_batches, idempotency_keys, logs, messages as messages_table, native_ids, rules,
         sessions as sessions_table, turns as turns_table,
@@ -19,7 +18,7 @@ use super::{
 use crate::ids::SessionKey;
 
 /// Makes one append. False when the caller is fenced; then nothing is written.
-pub(super) fn apply(connection: &mut AnyConnection, ordinals: &mut Ordinals, append: &Append) -> Result<bool, Fault> {
+pub(super) fn apply(connection: &mut AnyConnection, append: &Append) -> Result<bool, Fault> {
     check_numbers(append)?;
     if !advance(connection, append)? {
         return Ok(false);
@@ -34,8 +33,8 @@ pub(super) fn apply(connection: &mut AnyConnection, ordinals: &mut Ordinals, app
     for write in &append.turns {
         turns::write(connection, &append.key, write)?;
     }
-    for (session, message) in &append.messages {
-        messages::insert(connection, ordinals, *session, message)?;
+    for message in &append.messages {
+        messages::insert(connection, message)?;
     }
     write_rest(connection, append)?;
     Ok(true)
@@ -86,6 +85,7 @@ pub(super) fn write_session(connection: &mut AnyConnection, append: &Append) -> 
         SessionWrite::Keep | SessionWrite::Delete => Ok(()),
         SessionWrite::Create(record) => sessions::insert(connection, record),
         SessionWrite::Update(record) => sessions::update(connection, record, true),
+        SessionWrite::Touch(record) => sessions::touch(connection, record),
         SessionWrite::Replace { previous, next } => {
             sessions::update(connection, previous, false)?;
             memory::forget(connection, append.key.as_str(), &previous.snapshot.id.to_string())?;

@@ -18,7 +18,7 @@ use super::{
     connection::AnyConnection,
     events::BatchRow,
     fault::Fault,
-    messages::{MessageRow, Ordinals},
+    messages::MessageRow,
     schema::{attachments, event_batches, messages, turns},
     turns::{self as turn_rows, AttachmentsRow, TurnRow},
     writer::{Reply, Write, one},
@@ -61,24 +61,23 @@ impl<'a> Group<'a> {
 /// Does all jobs as if one after the other.
 pub(super) fn all(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
     let mut replies = vec![Reply::Done; writes.len()];
-    let mut ordinals = Ordinals::default();
     let mut group = Group::default();
     for (place, write) in writes.iter().enumerate() {
         if let Write::Append(append) = write
-            && matches!(append.session, SessionWrite::Keep | SessionWrite::Update(_))
+            && matches!(append.session, SessionWrite::Keep | SessionWrite::Update(_) | SessionWrite::Touch(_))
         {
             check_numbers(append)?;
             if group.take(place, append) {
                 continue;
             }
-            flush(connection, &mut ordinals, std::mem::take(&mut group), &mut replies)?;
+            flush(connection, std::mem::take(&mut group), &mut replies)?;
             group.take(place, append);
             continue;
         }
-        flush(connection, &mut ordinals, std::mem::take(&mut group), &mut replies)?;
-        set(&mut replies, place, one(connection, &mut ordinals, write)?);
+        flush(connection, std::mem::take(&mut group), &mut replies)?;
+        set(&mut replies, place, one(connection, write)?);
     }
-    flush(connection, &mut ordinals, group, &mut replies)?;
+    flush(connection, group, &mut replies)?;
     Ok(replies)
 }
 
@@ -88,25 +87,30 @@ fn set(replies: &mut [Reply], place: usize, reply: Reply) {
     }
 }
 
-fn flush(
-    connection: &mut AnyConnection,
-    ordinals: &mut Ordinals,
-    group: Group<'_>,
-    replies: &mut [Reply],
-) -> Result<(), Fault> {
+fn flush(connection: &mut AnyConnection, group: Group<'_>, replies: &mut [Reply]) -> Result<(), Fault> {
     if group.appends.is_empty() {
         return Ok(());
     }
     let advanced = advance(connection, &group.chains)?;
     let won: Vec<&Append> =
         group.appends.iter().map(|(_, append)| *append).filter(|a| advanced.contains(a.key.as_str())).collect();
-    insert_rows(connection, ordinals, &won)?;
-    // Of several states of a session only the last one stays anyway.
+    insert_rows(connection, &won)?;
+    // Of several states of a session the last one stays; a touch after an update leaves what the update has set.
     let mut seen = HashSet::new();
+    let mut updates: Vec<&Append> = Vec::new();
     for append in won.iter().rev() {
-        if matches!(append.session, SessionWrite::Update(_)) && seen.insert(append.key.as_str()) {
-            write_session(connection, append)?;
+        match append.session {
+            SessionWrite::Update(_) if seen.insert((append.key.as_str(), true)) => updates.push(append),
+            SessionWrite::Touch(_) if !seen.contains(&(append.key.as_str(), true)) => {
+                if seen.insert((append.key.as_str(), false)) {
+                    updates.push(append);
+                }
+            }
+            _ => {}
         }
+    }
+    for append in updates.into_iter().rev() {
+        write_session(connection, append)?;
     }
     for append in won {
         for write in append.turns.iter().filter(|write| !matches!(write, TurnWrite::Insert(_))) {
@@ -116,7 +120,7 @@ fn flush(
     }
     // A chain that did not fit may still be right in a later link; each of its appends is answered for itself.
     for (place, append) in group.appends.iter().filter(|(_, append)| !advanced.contains(append.key.as_str())) {
-        let done = super::append::apply(connection, ordinals, append)?;
+        let done = super::append::apply(connection, append)?;
         set(replies, *place, if done { Reply::Done } else { Reply::Fenced });
     }
     Ok(())
@@ -149,9 +153,8 @@ fn advance(connection: &mut AnyConnection, chains: &HashMap<&str, Chain>) -> Res
     Ok(rows.into_iter().map(|row| row.key).collect())
 }
 
-fn insert_rows(connection: &mut AnyConnection, ordinals: &mut Ordinals, appends: &[&Append]) -> Result<(), Fault> {
+fn insert_rows(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), Fault> {
     let (mut batches, mut new_turns, mut files, mut new_messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    ordinals.load(connection, appends.iter().flat_map(|append| append.messages.iter().map(|(session, _)| *session)))?;
     for append in appends {
         batches.extend(BatchRow::new(&append.key, append.expected_seq, &append.events));
         for write in &append.turns {
@@ -160,8 +163,8 @@ fn insert_rows(connection: &mut AnyConnection, ordinals: &mut Ordinals, appends:
                 files.extend(AttachmentsRow::new(record)?);
             }
         }
-        for (session, message) in &append.messages {
-            new_messages.push(MessageRow::new(*session, ordinals.next(connection, *session)?, message)?);
+        for message in &append.messages {
+            new_messages.push(MessageRow::new(message)?);
         }
     }
     let c = postgres(connection)?;

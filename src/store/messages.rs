@@ -1,13 +1,11 @@
 //! Messages: the transcripts.
 
-use std::collections::{HashMap, HashSet};
-
-use diesel::{dsl::max, prelude::*};
+use diesel::prelude::*;
 
 use super::{
-    Page, Paged, Store, StoreError,
-    codec::{from_json, from_name, optional_text, parse, parse_optional, to_json, to_name},
-    connection::{AnyConnection, at_one_moment},
+    MessageWrite, Page, Paged, Store, StoreError,
+    codec::{from_json, from_name, optional_text, parse, parse_optional, signed, to_json, to_name},
+    connection::{AnyConnection, at_one_moment, each},
     fault::Fault,
     page::{Walk, walk},
     schema::{messages, sessions},
@@ -35,11 +33,12 @@ pub(super) struct MessageRow {
 
 impl MessageRow {
     /// The row of a message at a place in its conversation.
-    pub(super) fn new(session: SessionId, ordinal: i64, message: &Message) -> Result<Self, Fault> {
+    pub(super) fn new(write: &MessageWrite) -> Result<Self, Fault> {
+        let message = &write.message;
         Ok(Self {
             id: message.id.to_string(),
-            session_id: session.to_string(),
-            ordinal,
+            session_id: write.conversation.to_string(),
+            ordinal: signed(write.ordinal),
             role: to_name(&message.role)?,
             parts: to_json(&message.parts)?,
             turn_id: message.turn_id.map(|id| id.to_string()),
@@ -62,51 +61,10 @@ impl MessageRow {
     }
 }
 
-/// Hands out the places of new messages within one transaction.
-#[derive(Debug, Default)]
-pub(super) struct Ordinals(HashMap<SessionId, i64>);
-
-impl Ordinals {
-    /// Looks up the places of several conversations at once.
-    pub(super) fn load(
-        &mut self,
-        connection: &mut AnyConnection,
-        sessions: impl Iterator<Item = SessionId>,
-    ) -> Result<(), Fault> {
-        let unknown: HashSet<SessionId> = sessions.filter(|session| !self.0.contains_key(session)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let found = messages::table
-            .filter(messages::session_id.eq_any(unknown.iter().map(ToString::to_string).collect::<Vec<_>>()))
-            .group_by(messages::session_id)
-            .select((messages::session_id, max(messages::ordinal)))
-            .load::<(String, Option<i64>)>(connection)?;
-        self.0.extend(unknown.into_iter().map(|session| (session, 0)));
-        for (session, last) in found {
-            self.0.insert(parse("messages.session_id", &session)?, last.unwrap_or(0));
-        }
-        Ok(())
-    }
-
-    /// The next place in a conversation.
-    pub(super) fn next(&mut self, connection: &mut AnyConnection, session: SessionId) -> Result<i64, Fault> {
-        self.load(connection, std::iter::once(session))?;
-        let last = self.0.entry(session).or_default();
-        *last += 1;
-        Ok(*last)
-    }
-}
-
-/// Adds a message at the end of its conversation.
-pub(super) fn insert(
-    connection: &mut AnyConnection,
-    ordinals: &mut Ordinals,
-    session: SessionId,
-    message: &Message,
-) -> Result<(), Fault> {
-    let ordinal = ordinals.next(connection, session)?;
-    diesel::insert_into(messages::table).values(MessageRow::new(session, ordinal, message)?).execute(connection)?;
+/// Adds a message to its conversation.
+pub(super) fn insert(connection: &mut AnyConnection, write: &MessageWrite) -> Result<(), Fault> {
+    let row = MessageRow::new(write)?;
+    each!(connection, c => diesel::insert_into(messages::table).values(row).execute(c))?;
     Ok(())
 }
 

@@ -49,11 +49,23 @@ pub struct TurnRecord {
 pub enum TurnWrite {
     /// A new turn, whole.
     Insert(Box<TurnRecord>),
-    /// Everything of it that can change: state, text, rank, agent, model, times, error, reason, summary, usage,
-    /// `first_seq`, `steers`.
+    /// What changes on its way: state, times, error, reason, summary, usage, rank, `first_seq`, `steers`.
     Update(Box<TurnRecord>),
+    /// Another text, while it waits.
+    Text(TurnId, String),
     /// The record of a steered text that the agent has taken.
     Remove(TurnId),
+}
+
+/// A new message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageWrite {
+    /// Its conversation.
+    pub conversation: SessionId,
+    /// Its place in it, from 1 without gaps: the session's `message_count` with it.
+    pub ordinal: u64,
+    /// The message.
+    pub message: Message,
 }
 
 /// A change of a choice.
@@ -117,6 +129,9 @@ pub enum SessionWrite {
     Create(Box<SessionRecord>),
     /// The row gets these values.
     Update(Box<SessionRecord>),
+    /// Of the row, only what changes with every turn: times but `created_at`, `message_count`, the preview, `busy`,
+    /// `queue_depth`, `agent_status`, `usage`.
+    Touch(Box<SessionRecord>),
     /// A new conversation: `previous` stays readable by its id, `next` becomes the session of the key. Rules and
     /// native agent sessions of the previous conversation are dropped.
     Replace {
@@ -148,7 +163,7 @@ pub struct Append {
     /// Turns.
     pub turns: Vec<TurnWrite>,
     /// Whole messages, in order.
-    pub messages: Vec<(SessionId, Message)>,
+    pub messages: Vec<MessageWrite>,
     /// Choices.
     pub choices: Vec<ChoiceWrite>,
     /// New rules for the present conversation.

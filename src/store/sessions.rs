@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::{
     Page, Paged, SessionFilter, SessionRecord, Store, StoreError,
     codec::{from_json, from_name, optional_text, parse, signed, text, to_json, to_name, unsigned},
-    connection::AnyConnection,
+    connection::{AnyConnection, each},
     fault::Fault,
     page::{Walk, walk},
     schema::{logs, sessions},
@@ -148,6 +148,41 @@ pub(super) fn update(connection: &mut AnyConnection, record: &SessionRecord, is_
     match diesel::update(target).set(&row).execute(connection)? {
         1 => Ok(()),
         _ => Err(Fault::Row(format!("session {} is to be changed and is not stored", row.id))),
+    }
+}
+
+/// The columns of `sessions` that change with every turn.
+#[derive(AsChangeset)]
+#[diesel(table_name = sessions, treat_none_as_null = true)]
+struct SessionTouch {
+    updated_at: i64,
+    last_active_at: i64,
+    message_count: i64,
+    last_message_preview: Option<String>,
+    busy: bool,
+    queue_depth: i64,
+    agent_status: &'static str,
+    usage: String,
+}
+
+/// Overwrites what changes with every turn.
+pub(super) fn touch(connection: &mut AnyConnection, record: &SessionRecord) -> Result<(), Fault> {
+    let s = &record.snapshot;
+    let row = SessionTouch {
+        updated_at: s.updated_at.0,
+        last_active_at: s.last_active_at.0,
+        message_count: signed(s.message_count),
+        last_message_preview: optional_text(s.last_message_preview.as_ref()),
+        busy: s.busy,
+        queue_depth: i64::from(s.queue_depth),
+        agent_status: s.agent_status.as_str(),
+        usage: to_json(&s.usage)?,
+    };
+    let id = s.id.to_string();
+    let target = sessions::table.filter(sessions::id.eq(&id)).filter(sessions::key.eq(s.key.as_str()));
+    match each!(connection, c => diesel::update(target).set(row).execute(c))? {
+        1 => Ok(()),
+        _ => Err(Fault::Row(format!("session {id} is to be changed and is not stored"))),
     }
 }
 

@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use super::{
     Page, Paged, Store, StoreError, TurnRecord, TurnWrite,
     codec::{from_json, optional_text, parse, parse_optional, signed, text, to_json, unsigned},
-    connection::AnyConnection,
+    connection::{AnyConnection, each},
     fault::Fault,
     page::{Walk, walk},
     schema::{attachments, turns},
@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// A row of `turns`.
-#[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = turns, treat_none_as_null = true, treat_none_as_default_value = false)]
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = turns, treat_none_as_default_value = false)]
 pub(super) struct TurnRow {
     id: String,
     key: String,
@@ -121,6 +121,42 @@ impl TurnRow {
     }
 }
 
+/// The columns of `turns` that change while a turn goes its way.
+#[derive(AsChangeset)]
+#[diesel(table_name = turns, treat_none_as_null = true)]
+struct TurnProgress {
+    state: &'static str,
+    unfinished: bool,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    error: Option<String>,
+    reason: Option<String>,
+    summary: Option<String>,
+    usage: String,
+    rank: i64,
+    first_seq: i64,
+    steers: Option<String>,
+}
+
+impl TurnProgress {
+    fn new(record: &TurnRecord) -> Result<Self, Fault> {
+        let t = &record.turn;
+        Ok(Self {
+            state: t.state.as_str(),
+            unfinished: !t.state.is_terminal(),
+            started_at: t.started_at.map(|at| at.0),
+            finished_at: t.finished_at.map(|at| at.0),
+            error: t.error.as_ref().map(to_json).transpose()?,
+            reason: optional_text(t.reason.as_ref()),
+            summary: optional_text(t.summary.as_ref()),
+            usage: to_json(&t.usage)?,
+            rank: record.rank,
+            first_seq: signed(record.first_seq),
+            steers: record.steers.map(|id| id.to_string()),
+        })
+    }
+}
+
 /// A row of `attachments`.
 #[derive(Insertable)]
 #[diesel(table_name = attachments)]
@@ -143,19 +179,25 @@ impl AttachmentsRow {
 pub(super) fn write(connection: &mut AnyConnection, key: &SessionKey, write: &TurnWrite) -> Result<(), Fault> {
     let id = match write {
         TurnWrite::Insert(record) => {
-            diesel::insert_into(turns::table).values(TurnRow::new(record)?).execute(connection)?;
+            let row = TurnRow::new(record)?;
+            each!(connection, c => diesel::insert_into(turns::table).values(row).execute(c))?;
             if let Some(row) = AttachmentsRow::new(record)? {
                 diesel::insert_into(attachments::table).values(row).execute(connection)?;
             }
             return Ok(());
         }
         TurnWrite::Update(record) => record.turn.id,
-        TurnWrite::Remove(id) => *id,
+        TurnWrite::Text(id, _) | TurnWrite::Remove(id) => *id,
     };
-    let target = turns::table.filter(turns::id.eq(id.to_string())).filter(turns::key.eq(key.as_str().to_owned()));
+    let name = id.to_string();
+    let target = turns::table.filter(turns::id.eq(&name)).filter(turns::key.eq(key.as_str()));
     let changed = match write {
-        TurnWrite::Update(record) => diesel::update(target).set(TurnRow::new(record)?).execute(connection)?,
-        _ => diesel::delete(target).execute(connection)?,
+        TurnWrite::Update(record) => {
+            let progress = TurnProgress::new(record)?;
+            each!(connection, c => diesel::update(target).set(progress).execute(c))?
+        }
+        TurnWrite::Text(_, new) => diesel::update(target).set(turns::text.eq(text(new))).execute(connection)?,
+        TurnWrite::Insert(_) | TurnWrite::Remove(_) => diesel::delete(target).execute(connection)?,
     };
     match changed {
         1 => Ok(()),

@@ -19,7 +19,6 @@ use super::{
     fault::Fault,
     health::Health,
     ledger, merge,
-    messages::Ordinals,
 };
 use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
 
@@ -256,16 +255,15 @@ fn transaction_number(connection: &mut AnyConnection) -> Result<Option<i64>, Fau
 
 /// Does the jobs one after the other.
 fn one_by_one(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
-    let mut ordinals = Ordinals::default();
-    writes.iter().map(|write| one(connection, &mut ordinals, write)).collect()
+    writes.iter().map(|write| one(connection, write)).collect()
 }
 
 /// Does one job.
-pub(super) fn one(connection: &mut AnyConnection, ordinals: &mut Ordinals, write: &Write) -> Result<Reply, Fault> {
+pub(super) fn one(connection: &mut AnyConnection, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
         Write::Append(append) => {
-            let done = append::apply(connection, ordinals, append)?;
+            let done = append::apply(connection, append)?;
             Ok(if done { Reply::Done } else { Reply::Fenced })
         }
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),

@@ -151,7 +151,9 @@ impl Machine {
 
     fn store(&mut self, session: SessionWrite, turns: Vec<TurnWrite>, choices: Vec<ChoiceWrite>) {
         match session {
-            SessionWrite::Create(record) | SessionWrite::Update(record) => self.session = Some(*record),
+            SessionWrite::Create(record) | SessionWrite::Update(record) | SessionWrite::Touch(record) => {
+                self.session = Some(*record)
+            }
             SessionWrite::Replace { next, .. } => self.session = Some(*next),
             SessionWrite::Delete => self.session = None,
             SessionWrite::Keep => {}
@@ -166,6 +168,7 @@ impl Machine {
                         self.turns.insert(record.turn.id, *record).expect("an update of a turn that is not there");
                     assert!(!old.turn.state.is_terminal(), "a turn changed after its end");
                 }
+                TurnWrite::Text(id, text) => self.turns.get_mut(&id).unwrap().turn.text = text,
                 TurnWrite::Remove(id) => drop(self.turns.remove(&id).expect("a turn was removed that is not there")),
             }
         }

@@ -8,7 +8,7 @@ use greenroom::{
         Attachment, Choice, ChoiceKind, ChoiceOption, Event, EventBody, Frame, Message, OptionKind, Part, Role,
         Snapshot, Turn, TurnState, Usage, Visibility, frame::Batch, session::AgentStatus, turn::AttachmentInfo,
     },
-    store::{Append, SessionRecord, SessionWrite, TurnRecord},
+    store::{Append, MessageWrite, SessionRecord, SessionWrite, TurnRecord},
     timestamp::Timestamp,
 };
 use serde_json::{Map, Value, json};
@@ -174,4 +174,10 @@ pub fn choice(key: &SessionKey) -> Choice {
         created_at: NOW,
         expires_at: NOW.plus(std::time::Duration::from_secs(600)),
     }
+}
+
+/// Messages as they are written: in order, from a place in their conversation on.
+pub fn numbered(conversation: SessionId, first: u64, messages: impl IntoIterator<Item = Message>) -> Vec<MessageWrite> {
+    let numbered = (first..).zip(messages);
+    numbered.map(|(ordinal, message)| MessageWrite { conversation, ordinal, message }).collect()
 }

@@ -71,10 +71,10 @@ pub async fn messages_are_paged_in_the_order_of_writing(db: Database) {
     let mut written: Vec<_> = (0..6).map(|n| message(&n.to_string())).collect();
     written.reverse();
     let mut next = append(&key("k"), 1, 1, &["a"]);
-    next.messages = written[..4].iter().map(|message| (id, message.clone())).collect();
+    next.messages = numbered(id, 1, written[..4].iter().cloned());
     store.append(next).await.unwrap();
     let mut next = append(&key("k"), 1, 2, &["b"]);
-    next.messages = written[4..].iter().map(|message| (id, message.clone())).collect();
+    next.messages = numbered(id, 5, written[4..].iter().cloned());
     store.append(next).await.unwrap();
 
     let cursor = |n: usize| written[n].id.to_string();
@@ -101,7 +101,7 @@ pub async fn messages_around_one(db: Database) {
     let id = record.snapshot.id;
     let written: Vec<_> = (0..7).map(|n| message(&n.to_string())).collect();
     let mut next = append(&key("k"), 1, 1, &["a"]);
-    next.messages = written.iter().map(|message| (id, message.clone())).collect();
+    next.messages = numbered(id, 1, written.iter().cloned());
     store.append(next).await.unwrap();
     let around = async |n: usize, limit| {
         let page = store.messages_around(id, written[n].id, limit).await.unwrap().unwrap();

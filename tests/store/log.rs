@@ -64,7 +64,7 @@ pub async fn an_append_at_the_wrong_place_is_fenced_and_writes_nothing(db: Datab
     store.append(create(&record)).await.unwrap();
     for (epoch, expected) in [(1, 0), (1, 2), (0, 1), (2, 1)] {
         let mut wrong = append(&key("k"), epoch, expected, &["no"]);
-        wrong.messages.push((record.snapshot.id, message("no")));
+        wrong.messages = numbered(record.snapshot.id, 1, [message("no")]);
         assert!(matches!(store.append(wrong).await, Err(AppendError::Fenced)), "{epoch} {expected}");
     }
     assert!(matches!(store.append(append(&key("other"), 1, 0, &["no"])).await, Err(AppendError::Fenced)));

@@ -211,7 +211,7 @@ fn a_commit_whose_answer_gets_lost_is_made_once() {
         for (seq, wire) in (1..).zip(breaks) {
             proxy.set(wire);
             let mut next = append(&key("k"), 1, seq, &["x"]);
-            next.messages = vec![(record.snapshot.id, message("m"))];
+            next.messages = numbered(record.snapshot.id, seq, [message("m")]);
             store.append(next).await.unwrap();
             assert_eq!(*proxy.wire.lock().unwrap(), Wire::Whole, "{wire:?}: it did not break");
         }

@@ -94,7 +94,7 @@ pub async fn turns_keep_their_files_through_changes(db: Database) {
     one.turn.summary = Some("s".into());
     one.rank = 7;
     let mut update = append(&key("k"), 1, 2, &["b"]);
-    update.turns = vec![TurnWrite::Update(Box::new(one.clone()))];
+    update.turns = vec![TurnWrite::Update(Box::new(one.clone())), TurnWrite::Text(one.turn.id, "edited".into())];
     store.append(update).await.unwrap();
     assert_eq!(store.turn(&key("k"), one.turn.id).await.unwrap().unwrap(), one);
     assert_eq!(store.unfinished_keys().await.unwrap(), []);
@@ -140,7 +140,7 @@ pub async fn a_reset_keeps_the_old_conversation_readable(db: Database) {
     store.append(create(&old)).await.unwrap();
     let said = message("old");
     let mut fill = append(&key("k"), 1, 1, &["a"]);
-    fill.messages = vec![(old.snapshot.id, said.clone())];
+    fill.messages = numbered(old.snapshot.id, 1, [said.clone()]);
     fill.rules = vec![rule("a", None, true)];
     fill.native_ids = vec![(old.snapshot.id, "claude".into(), Some("n".into()))];
     store.append(fill).await.unwrap();
@@ -173,7 +173,7 @@ pub async fn a_delete_takes_everything_along(db: Database) {
         let one = with_file(turn(&record, TurnState::Queued, 1));
         let (said, asked) = (message("m"), choice(&key(name)));
         fill.turns = vec![TurnWrite::Insert(Box::new(one.clone()))];
-        fill.messages = vec![(record.snapshot.id, said.clone())];
+        fill.messages = numbered(record.snapshot.id, 1, [said.clone()]);
         fill.choices = vec![ChoiceWrite::Insert { choice: Box::new(asked.clone()), ask_id: "x".into() }];
         fill.rules = vec![rule("a", None, true)];
         fill.native_ids = vec![(record.snapshot.id, "claude".into(), Some("n".into()))];
@@ -270,7 +270,7 @@ pub async fn nul_characters_are_stored(db: Database) {
     let said = message("x\0y");
     let mut next = append(&key("k"), 1, 1, &["\0"]);
     next.turns = vec![TurnWrite::Insert(Box::new(one.clone()))];
-    next.messages = vec![(record.snapshot.id, said.clone())];
+    next.messages = numbered(record.snapshot.id, 1, [said.clone()]);
     store.append(next).await.unwrap();
     assert_eq!(store.session(&key("k")).await.unwrap().unwrap().snapshot.title, "a\u{fffd}b");
     assert_eq!(store.turn(&key("k"), one.turn.id).await.unwrap().unwrap().turn.text, "\u{fffd}");

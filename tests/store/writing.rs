@@ -57,9 +57,10 @@ pub async fn many_producers_at_once(db: Database) {
                 let mut next = append(&key, 1, seq, &[&format!("{n}/{seq}")]);
                 if seq % 5 == 0 {
                     next.turns = vec![TurnWrite::Insert(Box::new(with_file(turn(&record, TurnState::Queued, 1))))];
-                    next.messages = (0..2).map(|i| (record.snapshot.id, message(&format!("{seq}.{i}")))).collect();
+                    let said = (0..2).map(|i| message(&format!("{seq}.{i}")));
+                    next.messages = numbered(record.snapshot.id, seq / 5 * 2 - 1, said);
                 }
-                written.extend(next.messages.iter().map(|(_, message)| message.clone()));
+                written.extend(next.messages.iter().map(|write| write.message.clone()));
                 store.append(next).await.unwrap();
             }
             (key, record.snapshot.id, written)
@@ -84,7 +85,7 @@ pub async fn appends_of_one_key_may_be_sent_without_waiting(db: Database) {
     let record = session(&key("k"));
     store.append(create(&record)).await.unwrap();
     let mut stale = append(&key("k"), 1, 3, &["stale"]);
-    stale.messages = vec![(record.snapshot.id, message("stale"))];
+    stale.messages = numbered(record.snapshot.id, 1, [message("stale")]);
     let mut jobs: Vec<_> = (1..=50).map(|seq| append(&key("k"), 1, seq, &["x"])).collect();
     jobs.insert(25, stale);
     for (n, result) in join_all(jobs.into_iter().map(|job| store.append(job))).await.into_iter().enumerate() {
