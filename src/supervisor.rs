@@ -11,8 +11,8 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorFutureExt as _, Arbiter, ArbiterHandle, AsyncContext as _, Context, Handler, Message,
-    ResponseFuture, WrapFuture as _,
+    Actor, ActorFutureExt as _, Arbiter, ArbiterHandle, AsyncContext as _, Context, Handler, Message, ResponseFuture,
+    WrapFuture as _,
 };
 use tokio::sync::oneshot;
 

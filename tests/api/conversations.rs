@@ -239,3 +239,27 @@ async fn what_is_not_idle_stays_in_memory() {
     drop(socket);
     leaves(&server, "followed").await;
 }
+
+#[tokio::test]
+async fn everything_at_once_leaves_a_session_that_works() {
+    let server = TestGateway::start();
+    let call = async |number: usize| match number % 6 {
+        0 => server.delete("/v1/sessions/k?force=true").await,
+        1 => server.post("/v1/sessions", json!({"key": "k"})).await,
+        2 => server.act("/v1/sessions/k/reset").await,
+        3 => server.post("/v1/sessions/k/messages", json!({"text": "x", "policy": "interrupt"})).await,
+        4 => server.post("/v1/sessions/k/messages", play(json!({"deltas": 5, "delay_ms": 1}))).await,
+        _ => server.post("/v1/sessions/k/messages", json!({"text": "x", "policy": "steer"})).await,
+    };
+    for _ in 0..10 {
+        for reply in futures_util::future::join_all((0..30).map(call)).await {
+            assert!(matches!(reply.status, 200..=204 | 404 | 409 | 429), "{} {}", reply.status, reply.text);
+        }
+    }
+    let done = server.run("k", text("well")).await;
+    assert_eq!(done["response"], "well");
+    let events = server.events("k").await;
+    is_log(&events, events[0]["seq"].as_u64().unwrap());
+    assert_eq!(server.snapshot("k").await["last_seq"], events.last().unwrap()["seq"]);
+    server.assert_quiet();
+}

@@ -78,7 +78,8 @@ async fn what_does_not_end_in_time_is_interrupted() {
     server.signal(Signal::SIGTERM);
     let frames = stream.rest().await;
     assert_eq!(of_type(&frames, "turn.finished")[0]["data"]["state"], "interrupted");
-    assert_eq!(frames.last().unwrap()["type"], "stream.end");
+    let end = frames.last().unwrap();
+    assert_eq!((&end["type"], &end["data"]["reason"]), (&json!("stream.end"), &json!("shutting_down")));
     assert_eq!(server.exit().await.code(), Some(0));
     server.restart();
     for (key, turn) in [("k", hanging), ("deaf", deaf), ("asks", asking)] {
