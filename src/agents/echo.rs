@@ -148,6 +148,10 @@ impl Run {
             }
             return self.take_steers().await;
         };
+        if !script.trim_start().starts_with('{') {
+            // A struct would also be read from an array, by position.
+            return Err(Stop::Ended(bad_script("it is no object")));
+        }
         match serde_json::from_str::<Script>(script) {
             Ok(script) if script.deltas.saturating_mul(script.bytes.unwrap_or(20)) > MAX_SCRIPT * 100 => {
                 Err(Stop::Ended(bad_script("deltas times bytes is too much")))

@@ -31,6 +31,8 @@ pub fn init(level: &str) -> Result<(), String> {
     let mut builder = Builder::new();
     // It tells at `info` what the block at the start tells already, and each worker that stops.
     builder.filter_module("actix_server", LevelFilter::Warn);
+    // It tells at `error` that a client sent what is no HTTP, which is the client's fault and can be had at any rate.
+    builder.filter_module("actix_http::h1::dispatcher", LevelFilter::Off);
     for (module, level) in directives(level)? {
         builder.filter(module.as_deref(), level);
     }

@@ -3,9 +3,12 @@
 //! HTTP and WebSocket handlers hold nothing but a [`Gateway`]; all rules are behind it, so that every transport
 //! follows the same ones. Rules that depend on a session's state are the session's own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use actix::Addr;
@@ -196,7 +199,11 @@ pub struct Gateway {
     supervisor: Addr<Supervisor>,
     deps: Arc<Deps>,
     draining: Arc<AtomicBool>,
+    making: Making,
 }
+
+/// Locks by scope and `Idempotency-Key`.
+type Making = Arc<Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>>;
 
 /// How often a session is looked for again when its actor left memory at the very moment of a call.
 const FIND_ATTEMPTS: usize = 5;
@@ -205,7 +212,7 @@ impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, deps: Arc<Deps>) -> Self {
-        Self { supervisor, deps, draining: Arc::default() }
+        Self { supervisor, deps, draining: Arc::default(), making: Arc::default() }
     }
 
     /// From now on nothing new is taken.

@@ -41,6 +41,12 @@ impl Gateway {
             None => SessionKey::generate(),
         };
         let once = self.once(who, "create", body.key.as_deref().unwrap_or_default(), once)?;
+        // Calls for one key meet in its session; those that leave the key to us have to meet here.
+        let one_at_a_time = once.as_ref().filter(|_| body.key.is_none()).map(|once| self.making(once));
+        let _held = match &one_at_a_time {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.created_before(who, &known.outcome).await;
         }
@@ -50,6 +56,16 @@ impl Gateway {
             Done::Duplicate(outcome) => self.created_before(who, &outcome).await,
             _ => Err(unexpected()),
         }
+    }
+
+    /// The lock of a call that must not happen twice; it lives as long as somebody holds or awaits it.
+    fn making(&self, once: &Once) -> Arc<tokio::sync::Mutex<()>> {
+        let mut making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        making.retain(|_, lock| lock.strong_count() > 0);
+        let name = (once.scope.clone(), once.key.clone());
+        let lock = making.get(&name).and_then(std::sync::Weak::upgrade).unwrap_or_default();
+        making.insert(name, Arc::downgrade(&lock));
+        lock
     }
 
     /// Makes the session if there is none.
@@ -182,6 +198,8 @@ impl Gateway {
     async fn snapshot_of(&self, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
         match self.execute(key, false, command).await? {
             Done::Snapshot(snapshot) => Ok(*snapshot),
+            // A delete came between.
+            Done::Unit => Err(session_not_found(key)),
             _ => Err(unexpected()),
         }
     }

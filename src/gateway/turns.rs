@@ -225,6 +225,14 @@ impl Gateway {
         before: Option<TurnId>,
     ) -> Result<Turn, ApiError> {
         self.may_write(who, key).await?;
+        // The other turn may be the one that is not there: then the answer is about that one.
+        if let Some(other) = before
+            && self.current(key, other).await?.is_none()
+        {
+            let turn = self.stored_turn(key, other).await?.turn;
+            let message = format!("the turn in \"before\" is over: {}", turn.state.as_str());
+            return Err(ApiError::new(Code::TurnNotQueued, message).with("state", turn.state));
+        }
         self.on_turn(key, id, Command::Move(id, before), Code::TurnNotQueued).await
     }
 

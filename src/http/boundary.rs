@@ -19,7 +19,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 
 use super::{body::Unread, errors};
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -141,12 +141,12 @@ struct LogLine {
 }
 
 impl LogLine {
-    /// Failures of ours once, as errors; everything else is for debugging.
+    /// Failures of ours once, as errors; everything else is for debugging, and so is a refusal because we stop.
     fn write(&self, status: u16, error: Option<&ApiError>) {
         let (id, method, path) = (self.id.as_str(), self.method.as_str(), self.uri.path());
         let duration_ms = self.at.elapsed().as_millis();
         match error {
-            Some(error) if status >= 500 => log::error!(
+            Some(error) if status >= 500 && error.code != Code::ShuttingDown => log::error!(
                 request_id = id, method, path, status, duration_ms, code = error.code.as_str();
                 "request failed: {}", error.message
             ),

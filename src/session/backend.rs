@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{SessionActor, actor::beside, coalesce::Coalescer, command::Once, draft::Effect, lane::Input, workspace};
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
-    protocol::Control,
+    protocol::{Control, frame::EndReason},
     store::IdempotencyRecord,
     timestamp::Timestamp,
 };
@@ -109,7 +109,12 @@ impl SessionActor {
                     drop(ender.send(done.clone().ok_or_else(super::turns::no_session)));
                 }
             }
-            Effect::Deleted => self.enders.drain(..).for_each(|ender| drop(ender.send(Ok(super::command::Done::Unit)))),
+            Effect::Deleted => {
+                // Also where the actor lives on, because somebody makes the session anew at this moment.
+                self.subscribers.end_all(EndReason::SessionDeleted);
+                self.backend.calls = Calls::default();
+                self.enders.drain(..).for_each(|ender| drop(ender.send(Ok(super::command::Done::Unit))));
+            }
             Effect::Raw(turn, message) => {
                 if self.subscribers.want_raw() {
                     let frame = Control::Raw { message }.encode(&self.key, turn);

@@ -246,10 +246,23 @@ impl Draft {
         self.visible = true;
     }
 
-    /// Ends the session.
+    /// Ends the session. Its rows go as a whole, so what this draft would have written to them is not written.
     pub fn delete(&mut self) {
         self.session = RowChange::Delete;
         self.state = None;
+        self.turns.clear();
+        self.removed.clear();
+        self.messages.clear();
+        self.choices.clear();
+        self.new_rules.clear();
+        self.native_ids.clear();
+        self.calls.clear();
+    }
+
+    /// True once the session is deleted: what comes after it needs a draft of its own.
+    #[must_use]
+    pub const fn deletes(&self) -> bool {
+        matches!(self.session, RowChange::Delete)
     }
 
     /// A turn is new or has changed: its latest version is stored with this draft.

@@ -104,6 +104,11 @@ impl SessionActor {
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
+                // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
+                Input::Command(Command::Delete { .. }, _) if !draft.is_empty() => {
+                    self.lane.inbox.push_front(input);
+                    break;
+                }
                 Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
                     Ok(done) => replies.push((reply, done)),
                     Err(refusal) => drop(reply.send(Err(refusal))),
@@ -139,6 +144,9 @@ impl SessionActor {
                     draft.request_stop(TurnState::Interrupted, "shutdown");
                     retained.push(Input::GraceOver);
                 }
+            }
+            if draft.deletes() {
+                break;
             }
         }
         if draft.is_empty() {
@@ -233,6 +241,8 @@ impl SessionActor {
                 // Whoever waited for it may have given up.
                 let _ = waiting.send(());
             }
+        }
+        if quiet && self.state.as_ref().is_some_and(|state| state.draining) {
             self.subscribers.end_all(EndReason::ShuttingDown);
         }
         if self.state.is_none() && self.lane.is_idle() {

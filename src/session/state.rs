@@ -57,6 +57,17 @@ pub enum PendingEnd {
     Delete,
 }
 
+impl PendingEnd {
+    /// Why turns are cancelled by it.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Reset => "session_reset",
+            Self::Delete => "session_deleted",
+        }
+    }
+}
+
 /// The turn that the agent has, or gets.
 #[derive(Debug, Clone)]
 pub struct Running {

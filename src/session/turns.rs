@@ -65,7 +65,7 @@ impl Draft {
             Policy::Interrupt => self.request_stop(TurnState::Cancelled, "interrupt"),
             Policy::Enqueue | Policy::Steer | Policy::Reject => {}
         }
-        let first = matches!(message.policy, Policy::Interrupt | Policy::Steer);
+        let first = message.policy == Policy::Interrupt;
         let (id, seq) = self.admit(env, record, first, true)?;
         if let Some(once) = &message.once {
             self.remember(env.now, once, format!(r#"{{"turn":"{id}"}}"#));
@@ -182,7 +182,10 @@ impl Draft {
             return self.settle(env, &turn, &ending, Usage::default(), String::new());
         };
         let ready = capabilities.stateless || state.warm.as_deref() == Some(&agent);
-        Arc::make_mut(&mut turn).turn.state = TurnState::Starting;
+        let record = Arc::make_mut(&mut turn);
+        record.turn.state = TurnState::Starting;
+        // A reset may have come between: a turn belongs to the conversation in which it runs.
+        record.conversation = state.record.snapshot.id;
         state.running = Some(Running::new(Arc::clone(&turn)));
         if ready {
             let cold = capabilities.stateless && !state.warmed_up;
@@ -252,9 +255,15 @@ impl Draft {
             record.snapshot.agent_status = if failed { AgentStatus::Error } else { AgentStatus::Idle };
         });
         // What the agent did not take becomes turns of their own, in the order in which it came, before the others.
+        let ends = self.state.as_ref().and_then(|state| state.pending_end);
         for (_, text) in running.steers.into_iter().rev() {
-            if self.admit(env, (*text).clone(), true, false).is_err() {
-                return;
+            let Ok((id, _)) = self.admit(env, (*text).clone(), true, false) else { return };
+            // Texts for a conversation that ends here end with it.
+            if let Some(end) = ends
+                && let Some(turn) = self.state.as_mut().and_then(|state| state.queue.remove(id))
+            {
+                let ending = Ending::because(TurnState::Cancelled, end.reason());
+                self.settle(env, &turn, &ending, Usage::default(), String::new());
             }
         }
         self.pump(env);
@@ -362,6 +371,8 @@ impl Draft {
     }
 
     fn end_session(&mut self, env: &mut Env<'_>) {
+        // Accepted while the delete waited: told how it ended, like all the others.
+        self.drop_queued(env, "session_deleted");
         let Some(id) = self.state.as_ref().map(State::id) else { return };
         let changed = [("id".to_owned(), Value::String(id.to_string()))].into_iter().collect();
         self.emit(env.now, None, EventBody::SessionDeleted { changed });

@@ -132,7 +132,7 @@ impl Socket {
         let reply = match result {
             Ok(result) => json!({"type": "reply", "id": id, "ok": true, "result": result}),
             Err(error) => {
-                if error.code.status() >= 500 {
+                if error.code.status() >= 500 && error.code != Code::ShuttingDown {
                     let (request_id, code) = (self.id.as_str(), error.code.as_str());
                     log::error!(request_id, code; "socket op failed: {}", error.message);
                 }

@@ -174,7 +174,7 @@ pub fn is_log(events: &[Value], first: u64) {
         assert_eq!(event["seq"], seq, "a gap or a duplicate: {event}");
         is_event(event);
         let (data, turn) = (&event["data"], &event["turn_id"]);
-        let mut close = |open: &mut Vec<Value>, id: &Value| {
+        let close = |open: &mut Vec<Value>, id: &Value| {
             let at = open.iter().position(|known| known == id);
             open.remove(at.unwrap_or_else(|| panic!("was never opened: {event}")));
         };

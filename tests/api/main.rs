@@ -1,0 +1,28 @@
+//! The wire, line by line: a client that knows only the contract, against the real program.
+//!
+//! Each test starts a server of its own, so they run beside each other. Modules are named after what the contract
+//! describes; what every answer and every log must be is checked in `support/gateway`.
+
+// The helpers of a test may fail it as the test itself may; reading a missing field of a JSON value gives null.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+#[path = "../support/gateway/mod.rs"]
+mod gateway;
+
+mod access;
+mod bad_input;
+mod choices;
+mod conversations;
+mod echo;
+mod events;
+mod idempotency;
+mod lists;
+mod policies;
+mod queue;
+mod recovery;
+mod rules;
+mod sending;
+mod sessions;
+mod shutdown;
+mod sockets;
+mod streams;

@@ -1,0 +1,179 @@
+//! Server-sent events: cursors, gaps, filters, heartbeats, joining while a turn streams.
+
+use serde_json::{Value, json};
+
+use crate::gateway::{
+    Sse, SseEvent, TestGateway, play, str_of, text, turn_id,
+    wire::{is_control, is_log, of_type, said, types},
+};
+
+fn path(query: &str) -> String {
+    format!("/v1/sessions/k/events{query}")
+}
+
+#[tokio::test]
+async fn every_cursor_gives_exactly_what_comes_after_it() {
+    let server = TestGateway::start();
+    server.run("k", text("one two")).await;
+    let all = server.stored("k").await;
+    for after in 0..=all.len() {
+        let by_query = Sse::open(&server, &path(&format!("?after={after}"))).await;
+        let by_header = server.request("GET", &path("?after=0")).header("accept", "text/event-stream");
+        let by_header = Sse::from(by_header.header("last-event-id", after.to_string())).await;
+        for mut stream in [by_query, by_header] {
+            assert_eq!(stream.headers["cache-control"], "no-store");
+            assert_eq!(stream.headers["x-accel-buffering"], "no");
+            let hello = stream.json().await.unwrap();
+            assert_eq!(hello["type"], "session.hello");
+            assert_eq!(hello["data"]["last_seq"], all.len());
+            for expected in &all[after..] {
+                assert_eq!(stream.stored().await.as_ref(), Some(expected), "after {after}");
+            }
+        }
+    }
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn without_a_cursor_it_is_live_from_now() {
+    let server = TestGateway::start();
+    server.run("k", text("before")).await;
+    let last = server.snapshot("k").await["last_seq"].as_u64().unwrap();
+    let mut stream = Sse::open(&server, &path("")).await;
+    assert_eq!(stream.json().await.unwrap()["type"], "session.hello");
+    server.message("k", text("after")).await;
+    let events = stream.until(|event| event["type"] == "turn.finished").await;
+    assert_eq!(events[0]["seq"], last + 1);
+    assert_eq!(stream.last_id, Some(events.last().unwrap()["seq"].to_string()));
+    // Nobody asked for JSON: it is a stream.
+    let plain = Sse::from(server.request("GET", &path(""))).await;
+    assert_eq!(plain.headers["content-type"], "text/event-stream");
+}
+
+#[tokio::test]
+async fn a_cursor_that_the_log_does_not_know_is_told_and_all_is_given() {
+    let server = TestGateway::start();
+    server.run("k", text("one")).await;
+    let all = server.stored("k").await;
+    let mut stream = Sse::open(&server, &path("?after=5000")).await;
+    assert_eq!(stream.json().await.unwrap()["type"], "session.hello");
+    let gap = stream.json().await.unwrap();
+    is_control(&gap);
+    assert_eq!(gap["type"], "stream.gap");
+    assert_eq!(gap["data"]["to"], 5000);
+    for expected in &all {
+        assert_eq!(stream.stored().await.as_ref(), Some(expected));
+    }
+    server.message("k", text("two")).await;
+    let live = stream.until(|event| event["type"] == "turn.finished").await;
+    assert_eq!(live[0]["seq"], all.len() + 1);
+
+    // A key that was deleted and made again: what is gone is a gap too.
+    assert_eq!(server.delete("/v1/sessions/k").await.status, 204);
+    server.run("k", text("three")).await;
+    let mut stream = Sse::open(&server, &path("?after=2")).await;
+    stream.until_type("session.hello").await;
+    let gap = stream.json().await.unwrap();
+    assert_eq!((&gap["type"], &gap["data"]["from"]), (&json!("stream.gap"), &json!(3)));
+    let first = stream.json().await.unwrap();
+    assert_eq!(first["seq"].as_u64().unwrap(), gap["data"]["to"].as_u64().unwrap() + 1);
+}
+
+#[tokio::test]
+async fn types_are_filtered_by_prefix() {
+    let server = TestGateway::start();
+    let mut stream = {
+        server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+        Sse::open(&server, &path("?after=0&types=turn.,choice.")).await
+    };
+    server.run("k", text("a b c")).await;
+    let turn = turn_id(&server.message("k", play(json!({"ask": "permission"}))).await);
+    let seen = stream.until(|event| event["type"] == "choice.requested").await;
+    let expected = ["turn.queued", "turn.started", "turn.finished", "turn.queued", "turn.started", "choice.requested"];
+    assert_eq!(types(&seen), expected);
+    server.act(&format!("/v1/sessions/k/turns/{turn}/cancel")).await;
+    let mut replay = Sse::open(&server, &path("?after=0&types=turn.finished")).await;
+    let finished = replay.until(|event| event["turn_id"] == *turn).await;
+    assert_eq!(finished.len(), 2);
+}
+
+#[tokio::test]
+async fn a_subscriber_may_join_at_any_moment() {
+    let server = TestGateway::with(&[("GREENROOM_STREAM__FLUSH_INTERVAL", "0s")]);
+    let turn = turn_id(&server.message("k", play(json!({"deltas": 300, "bytes": 10, "delay_ms": 2}))).await);
+    let whole: String = (0..300).map(|i| format!("{i:06} xxx")).collect();
+    let mut joined = 0;
+    // One after the other joins while the turn streams, from the beginning and from wherever the last one was.
+    let mut after = 0;
+    loop {
+        let mut stream = Sse::open(&server, &path("?after=0")).await;
+        let fits = |event: &Value| event["type"] == "turn.finished" || event["seq"].as_u64().unwrap() > after + 20;
+        let events = stream.until(fits).await;
+        is_log(&events, 1);
+        joined += 1;
+        let last = events.last().unwrap();
+        after = last["seq"].as_u64().unwrap();
+        // The rest by a new stream from that cursor.
+        let mut rest = Sse::open(&server, &path(&format!("?after={after}"))).await;
+        if last["type"] == "turn.finished" {
+            assert_eq!(said(&events, &turn, "text"), whole);
+            break;
+        }
+        let more =
+            rest.until(|event| event["type"] == "turn.finished" || event["seq"].as_u64().unwrap() > after + 5).await;
+        assert_eq!(more[0]["seq"], after + 1);
+        is_log(&[events, more].concat(), 1);
+    }
+    assert!(joined > 1, "the turn was over too soon to test anything");
+}
+
+#[tokio::test]
+async fn a_quiet_stream_shows_that_it_lives() {
+    let server = TestGateway::with(&[("GREENROOM_STREAM__HEARTBEAT", "50ms")]);
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let mut stream = Sse::open(&server, &path("")).await;
+    let mut beats = 0;
+    while beats < 3 {
+        match stream.next().await {
+            SseEvent::Comment(_) => beats += 1,
+            SseEvent::Closed => panic!("closed"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_state_is_told_beside_the_events() {
+    let server = TestGateway::start();
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let mut stream = Sse::open(&server, &path("")).await;
+    server.message("k", play(json!({"hang": true}))).await;
+    loop {
+        let state = stream.until_type("session.state").await;
+        is_control(&state);
+        if state["data"]["snapshot"]["current_turn"]["state"] == "running" {
+            break;
+        }
+    }
+    let started = of_type(&server.events("k").await, "turn.started").len();
+    assert_eq!(started, 1);
+    server.get("/v1/sessions/none/events").await.refused(404, "session_not_found");
+}
+
+#[tokio::test]
+async fn what_a_session_does_is_seen_by_all_who_follow() {
+    let server = TestGateway::start();
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let mut stream = Sse::open(&server, &path("")).await;
+        stream.until_type("session.hello").await;
+        streams.push(stream);
+    }
+    assert_eq!(server.snapshot("k").await["subscribers"], 10);
+    server.message("k", text("to all")).await;
+    for stream in &mut streams {
+        let events = stream.until(|event| event["type"] == "turn.finished").await;
+        assert_eq!(str_of(&events.last().unwrap()["data"], "summary"), "to all");
+    }
+}
