@@ -251,6 +251,7 @@ impl Draft {
         self.session = RowChange::Delete;
         self.state = None;
         self.turns.clear();
+        self.texts.clear();
         self.removed.clear();
         self.messages.clear();
         self.choices.clear();

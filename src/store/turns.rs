@@ -125,6 +125,7 @@ impl TurnRow {
 #[derive(AsChangeset)]
 #[diesel(table_name = turns, treat_none_as_null = true)]
 struct TurnProgress {
+    session_id: String,
     state: &'static str,
     unfinished: bool,
     started_at: Option<i64>,
@@ -142,6 +143,8 @@ impl TurnProgress {
     fn new(record: &TurnRecord) -> Result<Self, Fault> {
         let t = &record.turn;
         Ok(Self {
+            // A reset may have come while it waited.
+            session_id: record.conversation.to_string(),
             state: t.state.as_str(),
             unfinished: !t.state.is_terminal(),
             started_at: t.started_at.map(|at| at.0),

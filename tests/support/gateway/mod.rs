@@ -5,7 +5,7 @@
 //! has the form that the contract gives it.
 
 // Every test binary includes this module and may use another part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 // Reading a missing field of a JSON value gives null.
 #![allow(clippy::indexing_slicing)]
 
