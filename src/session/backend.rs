@@ -95,8 +95,8 @@ impl SessionActor {
             Effect::KillAgent => self.kill_agent(ctx),
             Effect::CloseAgent => self.close_agent(),
             Effect::Answer(ask_id, answer) => self.tell(AgentCommand::Answer { ask_id, answer }, ctx),
+            Effect::TurnOver => self.turn_over(ctx),
             Effect::Finished(finished) => {
-                self.turn_over(ctx);
                 for waiter in self.waiters.remove(&finished.turn.id).into_iter().flatten() {
                     drop(waiter.send((*finished).clone()));
                 }

@@ -86,8 +86,10 @@ pub enum Effect {
     CloseAgent,
     /// Tell the agent what was chosen.
     Answer(String, Answer),
-    /// A turn is over: tell those that wait for it.
+    /// A turn is over, whether it ran or only waited: tell those that wait for it.
     Finished(Box<Finished>),
+    /// The turn that the agent had is over: keep the agent warm, or let it go.
+    TurnOver,
     /// A new conversation has begun: tell those that wait for it.
     ResetDone,
     /// The session is gone: tell those that wait for it, and end.

@@ -247,6 +247,7 @@ impl Draft {
         let Some(running) = state.running.take() else { return };
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
+        self.effects.push(Effect::TurnOver);
         let now = env.now;
         self.touch_row(now, |record| {
             record.snapshot.usage = record.snapshot.usage.plus(usage);
