@@ -86,6 +86,29 @@ async fn clearing_the_queue_settles_all_that_waits() {
 }
 
 #[tokio::test]
+async fn what_happens_in_the_queue_does_not_touch_what_runs() {
+    let server = TestGateway::start();
+    for way in ["cancel", "clear", "replace", "edit", "move"] {
+        let running = turn_id(&server.message(way, play(json!({"deltas": 100, "bytes": 10, "delay_ms": 5}))).await);
+        server.until(way, |event| event["type"] == "message.delta").await;
+        let first = turn_id(&server.message(way, text("first")).await);
+        server.message(way, text("second")).await;
+        let turn = format!("/v1/sessions/{way}/turns/{first}");
+        match way {
+            "cancel" => drop(server.act(&format!("{turn}/cancel")).await.ok(200)),
+            "clear" => drop(server.delete(&format!("/v1/sessions/{way}/queue")).await.ok(200)),
+            "replace" => drop(server.message(way, json!({"text": "third", "policy": "replace"})).await),
+            "edit" => drop(server.patch(&turn, text("other")).await.ok(200)),
+            _ => drop(server.post(&format!("{turn}/move"), json!({"before": null})).await.ok(200)),
+        }
+        assert_eq!(server.turn(way, &running).await["state"], "running", "{way}");
+        let done = server.finished(way, &running).await;
+        assert_eq!((&done["state"], &done["usage"]["output_tokens"]), (&json!("completed"), &json!(100)), "{way}");
+    }
+    server.assert_quiet();
+}
+
+#[tokio::test]
 async fn a_queued_turn_can_be_edited() {
     let server = TestGateway::start();
     let running = server.hang("k", json!({})).await;

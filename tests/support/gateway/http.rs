@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Sse, TestGateway, in_time, play, str_of, turn_id};
+use super::{PATIENCE, Sse, TestGateway, in_time, play, str_of, turn_id};
 
 /// An answer.
 #[derive(Debug)]
@@ -88,12 +88,13 @@ impl TestGateway {
 
     /// Makes a call.
     pub async fn send(&self, request: RequestBuilder) -> Reply {
-        let reply = in_time("an answer", async {
+        let reply = async {
             let answer = request.send().await.unwrap();
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             Reply { status, headers, text: answer.text().await.unwrap() }
-        });
-        let reply = reply.await;
+        };
+        let reply = tokio::time::timeout(PATIENCE, reply).await;
+        let reply = reply.unwrap_or_else(|_late| panic!("no answer in {PATIENCE:?}; the log:\n{}", self.log()));
         assert!(!reply.header("x-request-id").is_empty(), "{reply:?}");
         reply
     }
