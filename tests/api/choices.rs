@@ -160,6 +160,10 @@ async fn the_end_of_the_turn_settles_it() {
     let end = resolved(&server, &choice).await;
     assert_eq!(end["source"], "turn_ended");
     server.post(&path(&choice), json!({"allow": true})).await.refused(409, "choice_already_resolved");
+    let (_, interrupted) = asked(&server, "k", json!({"ask": "question"})).await;
+    server.message("k", json!({"text": "me first", "policy": "interrupt"})).await;
+    assert_eq!(resolved(&server, &interrupted).await["source"], "turn_ended");
+    server.until("k", |event| event["type"] == "turn.finished" && event["data"]["summary"] == "me first").await;
     is_log(&server.events("k").await, 1);
 }
 

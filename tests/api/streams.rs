@@ -1,9 +1,13 @@
 //! Server-sent events: cursors, gaps, filters, heartbeats, joining while a turn streams.
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::gateway::{
-    Sse, SseEvent, TestGateway, play, str_of, text, turn_id,
+    Socket, Sse, SseEvent, TestGateway, eventually, in_time, play, str_of, text, turn_id,
     wire::{is_control, is_log, of_type, said, types},
 };
 
@@ -176,4 +180,57 @@ async fn what_a_session_does_is_seen_by_all_who_follow() {
         let events = stream.until(|event| event["type"] == "turn.finished").await;
         assert_eq!(str_of(&events.last().unwrap()["data"], "summary"), "to all");
     }
+}
+
+#[tokio::test]
+async fn a_long_log_is_replayed_whole_while_it_grows() {
+    let server = TestGateway::with(&[("GREENROOM_STREAM__FLUSH_INTERVAL", "0s")]);
+    let turn = turn_id(&server.message("k", play(json!({"deltas": 6000, "bytes": 10}))).await);
+    let done = |event: &Value| event["type"] == "turn.finished";
+    let mut live = Sse::open(&server, &path("?after=0")).await;
+    let mut socket = Socket::open(&server, "/v1/sessions/k/ws?after=0").await;
+    let (seen, by_socket) = tokio::join!(live.until(done), socket.until(done));
+    is_log(&seen, 1);
+    assert_eq!(seen, by_socket);
+    assert_eq!(said(&seen, &turn, "text").len(), 60_000);
+    assert!(seen.len() > 6000, "{} events", seen.len());
+    assert_eq!(Sse::open(&server, &path("?after=0")).await.until(done).await, seen);
+    assert_eq!(server.events("k").await, seen);
+    let middle = Sse::open(&server, &path("?after=3000")).await.until(done).await;
+    assert_eq!(middle, seen[3000..]);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_takes_nothing_is_cut_and_harms_nobody() {
+    let server = TestGateway::with(&[
+        ("GREENROOM_STREAM__FLUSH_INTERVAL", "0s"),
+        ("GREENROOM_STREAM__MAX_LAG_BYTES", "64KiB"),
+        ("GREENROOM_STREAM__MAX_LAG", "500ms"),
+    ]);
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let mut stalled = TcpStream::connect(server.address()).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n", path("?after=0"));
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    let mut good = Sse::open(&server, &path("?after=0")).await;
+    good.until_type("session.hello").await;
+    eventually("both follow", async || (server.snapshot("k").await["subscribers"] == 2).then_some(())).await;
+    let before = server.memory();
+    // More than any buffer between the two can hold.
+    let turn = turn_id(&server.message("k", play(json!({"deltas": 3000, "bytes": 10_000}))).await);
+    let seen = good.until(|event| event["type"] == "turn.finished").await;
+    assert_eq!(said(&seen, &turn, "text").len(), 30_000_000);
+    eventually("the stalled one is cut", async || (server.snapshot("k").await["subscribers"] == 1).then_some(())).await;
+    let grown = server.memory().saturating_sub(before) / (1 << 20);
+    assert!(grown < 200, "memory has grown by {grown} MiB");
+    // What it did get is a part of the log without a gap; then the stream ends.
+    let mut bytes = Vec::new();
+    in_time("the end of the stalled stream", async { drop(stalled.read_to_end(&mut bytes).await) }).await;
+    let text = String::from_utf8_lossy(&bytes);
+    let ids: Vec<u64> = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    assert!(!ids.is_empty() && ids.len() < seen.len(), "{} of {}", ids.len(), seen.len());
+    assert!(ids.iter().zip(1..).all(|(id, expected)| *id == expected), "{ids:?}");
+    let mut resumed = Sse::open(&server, &path(&format!("?after={}", ids.last().unwrap()))).await;
+    let rest = resumed.until(|event| event["type"] == "turn.finished").await;
+    assert_eq!(rest[0]["seq"], ids.last().unwrap() + 1);
+    server.assert_quiet();
 }
