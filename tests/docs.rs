@@ -57,7 +57,8 @@ fn type_names(path: &str) -> BTreeSet<String> {
 fn every_event_and_control_frame_has_its_row() {
     let document = text("docs/api.md");
     let section = document.split("\n## Events").nth(1).unwrap().split("\n## ").next().unwrap();
-    let told: BTreeSet<String> = rows(section).into_iter().map(|row| row[0].clone()).filter(|cell| cell != "type").collect();
+    let told: BTreeSet<String> =
+        rows(section).into_iter().map(|row| row[0].clone()).filter(|cell| cell != "type").collect();
     let (events, control) = (type_names("src/protocol/event.rs"), type_names("src/protocol/frame.rs"));
     assert!(events.contains("turn.finished") && control.contains("stream.end"), "the sources are not read right");
     let all: BTreeSet<String> = events.union(&control).cloned().collect();

@@ -340,8 +340,8 @@ impl Draft {
             && matches!(self.session, RowChange::Keep)
     }
 
-    /// The commit for a log that is claimed with `epoch`. Takes the rows and events out of the draft.
-    pub fn take_append(&mut self, epoch: i64, now: Timestamp) -> Append {
+    /// The commit for a log that is claimed with `epoch`; `urgent` when a client waits for it. Takes the rows and events out of the draft.
+    pub fn take_append(&mut self, epoch: i64, now: Timestamp, urgent: bool) -> Append {
         let session = match (std::mem::replace(&mut self.session, RowChange::Keep), &self.state) {
             (RowChange::Create, Some(state)) => SessionWrite::Create(Box::new(state.stored())),
             (RowChange::Touch, Some(state)) => SessionWrite::Touch(Box::new(state.stored())),
@@ -372,6 +372,7 @@ impl Draft {
             rules: std::mem::take(&mut self.new_rules),
             native_ids: std::mem::take(&mut self.native_ids),
             idempotency: self.calls.clone(),
+            urgent,
         }
     }
 }

@@ -153,7 +153,7 @@ impl SessionActor {
             let batch = Batch::new(Vec::new());
             return self.committed(Commit { draft, batch, replies, retained }, ctx);
         }
-        let append = draft.take_append(self.epoch, now);
+        let append = draft.take_append(self.epoch, now, !replies.is_empty());
         let batch = Arc::clone(&append.events);
         let commit = Commit { draft, batch, replies, retained };
         self.lane.committing = true;

@@ -17,6 +17,7 @@ mod connection;
 mod events;
 mod fault;
 mod health;
+mod intake;
 mod ledger;
 mod memory;
 mod merge;

@@ -172,6 +172,8 @@ pub struct Append {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub idempotency: Vec<IdempotencyRecord>,
+    /// True when a client waits for it; under load it is committed before appends that only report progress.
+    pub urgent: bool,
 }
 
 /// A claim on a key: the caller owns it until somebody else claims it.

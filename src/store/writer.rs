@@ -18,12 +18,11 @@ use super::{
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
     health::Health,
+    intake::{Intake, MAX_BATCH},
     ledger, merge,
 };
 use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
 
-/// Jobs in one transaction.
-const MAX_BATCH: usize = 256;
 /// How often a batch is tried that finds the database busy or its connection gone.
 const ATTEMPTS: u32 = 5;
 /// How often a commit whose answer got lost is asked after.
@@ -47,6 +46,17 @@ impl Write {
             Self::Claim(key) => Some(key),
             Self::Append(append) => Some(&append.key),
             Self::RememberCall(_) | Self::SweepIdempotency(_) | Self::ProcessStarted(_) | Self::ProcessEnded(_) => None,
+        }
+    }
+}
+
+impl Write {
+    /// True when somebody outside waits for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Append(append) => append.urgent,
+            Self::SweepIdempotency(_) => false,
+            Self::Claim(_) | Self::RememberCall(_) | Self::ProcessStarted(_) | Self::ProcessEnded(_) => true,
         }
     }
 }
@@ -100,8 +110,8 @@ impl Writer {
 
     /// Works until every sender is gone and all jobs are done.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+        let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
+        while intake.next(&mut jobs, &mut batch) {
             self.health.begin();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
             let results = self.commit(&writes);

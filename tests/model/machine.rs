@@ -133,7 +133,7 @@ impl Machine {
             return;
         }
         if !draft.is_empty() {
-            let append = draft.take_append(1, self.now);
+            let append = draft.take_append(1, self.now, true);
             assert_eq!(append.expected_seq, self.last_seq);
             for frame in append.events.frames() {
                 let event = decode_event(&frame.json).unwrap();
