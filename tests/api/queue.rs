@@ -36,7 +36,7 @@ async fn a_running_turn_is_cancelled_when_the_agent_has_stopped() {
     server.act(&path).await.refused(409, "turn_not_cancellable");
     let done = server.run("k", text("x")).await;
     server.act(&format!("/v1/sessions/k/turns/{}/cancel", turn_id(&done))).await.refused(409, "turn_not_cancellable");
-    let messages = server.get(&format!("/v1/sessions/k/messages?order=asc")).await.ok(200);
+    let messages = server.get("/v1/sessions/k/messages?order=asc").await.ok(200);
     assert_eq!(messages["data"][1]["parts"][0]["text"], "so far", "what was said is kept");
 }
 

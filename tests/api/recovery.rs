@@ -122,7 +122,7 @@ async fn a_crash_settles_an_open_tool_call_and_kills_the_agent() {
         .await;
     let state = server.get("/v1/sessions/k/state").await.ok(200);
     assert_eq!(state["tools"].as_array().unwrap().len(), 1, "{state}");
-    assert_eq!(state["tools"][0]["name"].is_string(), true);
+    assert!(state["tools"][0]["name"].is_string(), "{state}");
     let agent: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
     let agent = nix::unistd::Pid::from_raw(agent);
     server.kill9();

@@ -51,7 +51,8 @@ impl TestGateway {
         // One test process may do it often; only the first one counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let log = Arc::default();
         let (process, address) = spawn(dir.path(), &environment, &log);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -137,7 +138,7 @@ impl TestGateway {
 }
 
 /// Starts the program and reads its address from the block that it prints.
-fn spawn(dir: &Path, environment: &Vec<(String, String)>, log: &Arc<Mutex<String>>) -> (Process, SocketAddr) {
+fn spawn(dir: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>) -> (Process, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
     command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", "/usr/bin:/bin");

@@ -108,9 +108,8 @@ impl Sse {
     /// The next event of the log, as its bytes; control frames are passed over.
     pub async fn stored(&mut self) -> Option<String> {
         loop {
-            match self.frame().await? {
-                (Some(_), data) => return Some(data),
-                (None, _) => {}
+            if let (Some(_), data) = self.frame().await? {
+                return Some(data);
             }
         }
     }
