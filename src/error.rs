@@ -119,6 +119,8 @@ codes! {
     UnsupportedMediaType, "unsupported_media_type", "invalid_request_error", 415;
     /// The queue of the session is full.
     QueueFull, "queue_full", "rate_limit_error", 429;
+    /// Too many streams follow the session.
+    TooManySubscribers, "too_many_subscribers", "rate_limit_error", 429;
     /// Too many sessions are live.
     TooManySessions, "too_many_sessions", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
@@ -155,7 +157,11 @@ impl ApiError {
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after = match code {
-            Code::QueueFull | Code::TooManySessions | Code::StoreUnavailable | Code::Overloaded => Some(1),
+            Code::QueueFull
+            | Code::TooManySubscribers
+            | Code::TooManySessions
+            | Code::StoreUnavailable
+            | Code::Overloaded => Some(1),
             Code::ShuttingDown => Some(5),
             _ => None,
         };

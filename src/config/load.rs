@@ -125,6 +125,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("stream.dead_after", config.stream.dead_after),
         ("stream.max_lag", config.stream.max_lag),
         ("choice.timeout", config.choice.timeout),
+        ("limits.head_timeout", config.limits.head_timeout),
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
         ("store.timeout", config.store.timeout),

@@ -42,8 +42,6 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Logging.
     pub log: LogConfig,
-    /// Who this server is, among several.
-    pub node: NodeConfig,
 }
 
 /// `[server]`
@@ -381,20 +379,6 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { level: "info".into() }
-    }
-}
-
-/// `[node]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeConfig {
-    /// The name in log lines.
-    pub name: String,
-}
-
-impl Default for NodeConfig {
-    fn default() -> Self {
-        Self { name: "greenroom".into() }
     }
 }
 

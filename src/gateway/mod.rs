@@ -341,6 +341,14 @@ fn session_not_found(key: &SessionKey) -> ApiError {
     ApiError::new(Code::SessionNotFound, "there is no session of that key").with("key", key.as_str())
 }
 
+/// Metadata as it would be after a change.
+///
+/// # Errors
+/// `metadata_too_large`.
+pub fn check_metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
+    validate::metadata(metadata)
+}
+
 /// The same `Idempotency-Key` came with another request.
 #[must_use]
 pub fn key_reused() -> ApiError {

@@ -34,8 +34,9 @@ impl Gateway {
         body: CreateSession,
         once: Option<Idempotency>,
     ) -> Result<Snapshot, ApiError> {
-        validate::create(&body, self.config())?;
+        validate::create(&body)?;
         self.check_agent(body.agent.as_deref())?;
+        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), None).await?;
         let key: SessionKey = match &body.key {
             Some(key) => key.parse().map_err(|error| ApiError::new(Code::InvalidId, format!("key: {error}")))?,
             None => SessionKey::generate(),
@@ -93,6 +94,28 @@ impl Gateway {
         let known: Vec<&str> = self.deps.registry.names().collect();
         let message = format!("no agent {agent:?} is configured; there are: {}", known.join(", "));
         Err(ApiError::new(Code::UnknownAgent, message).with("agents", known))
+    }
+
+    /// Checks a permission mode against the agent that it is for: the one named, or the session's, or the default.
+    pub(super) async fn check_permission_mode(
+        &self,
+        mode: Option<&str>,
+        agent: Option<&str>,
+        key: Option<&SessionKey>,
+    ) -> Result<(), ApiError> {
+        let Some(mode) = mode else { return Ok(()) };
+        let agent = match (agent, key) {
+            (Some(agent), _) => agent.to_owned(),
+            (None, Some(key)) => match self.view(key).await? {
+                Some(view) => view.state.record.snapshot.agent.clone(),
+                None => {
+                    let stored = self.deps.store.session(key).await?;
+                    stored.map_or_else(|| self.config().default_agent().to_owned(), |record| record.snapshot.agent)
+                }
+            },
+            (None, None) => self.config().default_agent().to_owned(),
+        };
+        validate::permission_mode(mode, &agent, self.config())
     }
 
     /// A call that must not happen twice, scoped to caller, route and session.
@@ -189,8 +212,9 @@ impl Gateway {
         key: &SessionKey,
         body: PatchSession,
     ) -> Result<Snapshot, ApiError> {
-        validate::patch(&body, self.config())?;
+        validate::patch(&body)?;
         self.check_agent(body.agent.as_deref())?;
+        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         self.may_write(who, key).await?;
         self.snapshot_of(key, Command::Patch(Arc::new(body))).await
     }

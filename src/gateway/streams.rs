@@ -1,7 +1,13 @@
 //! Streams and pages of the event log.
 
 use super::{EventRange, Events, Filter, From, Gateway, Principal, session_not_found};
-use crate::{error::ApiError, ids::SessionKey, protocol::Frame, session::Subscription, store::StoreError};
+use crate::{
+    error::{ApiError, Code},
+    ids::SessionKey,
+    protocol::Frame,
+    session::{Subscription, messages::GetView},
+    store::StoreError,
+};
 
 /// Bytes that a page of events may have, beyond its first event.
 const PAGE_BYTES: usize = 4 << 20;
@@ -20,6 +26,12 @@ impl Gateway {
     ) -> Result<Subscription, ApiError> {
         self.snapshot(who, key).await?;
         let session = self.find(key, false, true).await?.ok_or_else(|| session_not_found(key))?;
+        let limit = self.config().stream.max_subscribers;
+        let view = session.send(GetView).await.map_err(|_gone| session_not_found(key))?;
+        if view.is_some_and(|view| view.subscribers >= limit) {
+            let message = "too many streams follow this session; try again in a moment";
+            return Err(ApiError::new(Code::TooManySubscribers, message).with("limit", limit));
+        }
         Ok(Subscription::new(key.clone(), session, self.deps.store.clone(), from, filter))
     }
 

@@ -30,9 +30,10 @@ impl Gateway {
         once: Option<Idempotency>,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
-        validate::envelope(&body, self.config())?;
+        validate::envelope(&body)?;
         let (text, attachments) = validate::content(&mut body)?;
         self.check_agent(body.agent.as_deref())?;
+        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         self.may_write_or_create(who, key).await?;
         let once = self.once(who, "messages", key.as_str(), once)?;
         if let Some(known) = self.known_call(once.as_ref()).await? {

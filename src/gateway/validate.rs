@@ -75,17 +75,16 @@ fn invalid_attachment(message: &str) -> ApiError {
 }
 
 /// The small fields of a message.
-pub(super) fn envelope(body: &SendMessage, config: &Config) -> Result<(), ApiError> {
+pub(super) fn envelope(body: &SendMessage) -> Result<(), ApiError> {
     length("client_id", body.client_id.as_deref(), MAX_CLIENT_ID)?;
     length("source", body.source.as_deref(), MAX_NAME)?;
     length("model", body.model.as_deref(), MAX_NAME)?;
     length("mode", body.mode.as_deref(), MAX_NAME)?;
-    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
     metadata(&body.metadata)
 }
 
 /// The body of a new session.
-pub(super) fn create(body: &CreateSession, config: &Config) -> Result<(), ApiError> {
+pub(super) fn create(body: &CreateSession) -> Result<(), ApiError> {
     title(body.title.as_deref())?;
     body.metadata.as_ref().map_or(Ok(()), metadata)?;
     for (name, value) in [("model", &body.model), ("mode", &body.mode), ("profile", &body.profile)] {
@@ -94,18 +93,16 @@ pub(super) fn create(body: &CreateSession, config: &Config) -> Result<(), ApiErr
     if body.project_id.is_some() {
         return Err(ApiError::new(Code::InvalidParameter, "project_id: this server has no projects yet"));
     }
-    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
     visibility(body.visibility, body.org_id.as_deref())
 }
 
 /// The body of a change.
-pub(super) fn patch(body: &PatchSession, config: &Config) -> Result<(), ApiError> {
+pub(super) fn patch(body: &PatchSession) -> Result<(), ApiError> {
     title(body.title.as_deref())?;
     body.metadata.as_ref().map_or(Ok(()), metadata)?;
     for (name, value) in [("model", &body.model), ("mode", &body.mode)] {
         length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
     }
-    permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), config)?;
     body.brief.as_ref().map_or(Ok(()), brief)?;
     visibility(body.visibility, body.org_id.as_ref().and_then(Option::as_deref))
 }
@@ -129,7 +126,7 @@ fn title(title: Option<&str>) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
+pub(super) fn metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
     if serde_json::to_vec(metadata).map_or(usize::MAX, |json| json.len()) > MAX_METADATA {
         let message = "metadata has at most 16 KiB as JSON";
         return Err(ApiError::new(Code::MetadataTooLarge, message).with("limit", MAX_METADATA));
@@ -144,13 +141,12 @@ fn length(name: &str, value: Option<&str>, limit: usize) -> Result<(), ApiError>
     Ok(())
 }
 
-fn permission_mode(mode: Option<&str>, agent: Option<&str>, config: &Config) -> Result<(), ApiError> {
-    let Some(mode) = mode else { return Ok(()) };
+/// A permission mode that `agent` may be asked for.
+pub(super) fn permission_mode(mode: &str, agent: &str, config: &Config) -> Result<(), ApiError> {
     if !PERMISSION_MODES.contains(&mode) {
         let message = format!("permission_mode is one of {}", PERMISSION_MODES.join(", "));
         return Err(ApiError::new(Code::InvalidPermissionMode, message));
     }
-    let agent = agent.unwrap_or_else(|| config.default_agent());
     if mode == "bypass" && !config.agents.get(agent).is_some_and(|agent| agent.allow_bypass) {
         let message = format!("permission_mode bypass needs allow_bypass = true in [agents.{agent}]");
         return Err(ApiError::new(Code::InvalidPermissionMode, message));

@@ -27,13 +27,13 @@ pub struct SendMessage {
     pub attachments: Vec<Attachment>,
     /// What to do when the session is busy.
     pub policy: Policy,
-    /// Another agent for this turn on.
+    /// Another agent for this turn.
     pub agent: Option<String>,
-    /// Another model for this turn on.
+    /// Another model for this turn.
     pub model: Option<String>,
-    /// Another mode for this turn on.
+    /// Another mode for this turn.
     pub mode: Option<String>,
-    /// Another permission mode for this turn on.
+    /// Another permission mode for this turn.
     pub permission_mode: Option<String>,
     /// Who sends it; `api` or `ws` when left out.
     pub source: Option<String>,

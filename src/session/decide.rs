@@ -236,6 +236,7 @@ impl Draft {
         let now = env.now;
         let mut after = before.clone();
         apply_patch(&mut after, body);
+        crate::gateway::check_metadata(&after.metadata)?;
         if after.archived != before.archived {
             after.archived_at = after.archived.then_some(now);
         }

@@ -56,12 +56,23 @@ impl Queue {
         turn
     }
 
-    /// Adds a turn as the next one; sets its rank.
+    /// Adds a turn as the next one; sets its rank, which is negative: it goes before what was accepted earlier.
     pub fn push_front(&mut self, mut turn: TurnRecord) -> Arc<TurnRecord> {
-        turn.rank = self.turns.front().map_or(0, |first| first.rank.saturating_sub(1));
+        turn.rank = self.turns.front().map_or(0, |first| first.rank.min(0)).saturating_sub(1);
         let turn = Arc::new(turn);
         self.turns.push_front(Arc::clone(&turn));
         turn
+    }
+
+    /// Adds a turn that was accepted earlier than some that wait: before the first of those, but after those that were
+    /// put first on purpose. Gives it, and the turns whose rank has changed.
+    pub fn push_in_order(&mut self, turn: TurnRecord) -> (Arc<TurnRecord>, Vec<Arc<TurnRecord>>) {
+        let id = turn.turn.id;
+        let in_line = self.turns.iter().skip_while(|waiting| waiting.rank < 0);
+        let later = in_line.map(|waiting| waiting.turn.id).find(|waiting| *waiting > id);
+        let pushed = self.push_back(turn);
+        let changed = later.and_then(|later| self.move_before(id, Some(later))).unwrap_or_default();
+        (self.get(id).map_or(pushed, Arc::clone), changed)
     }
 
     /// Takes the next turn.

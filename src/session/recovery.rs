@@ -7,6 +7,7 @@ use super::{
     queue::Queue,
     rope::Rope,
     state::{OpenMessage, OpenPart, OpenTool, PendingChoice, Running, State},
+    turns::Place,
 };
 use crate::{
     agents::ToolCall,
@@ -111,8 +112,8 @@ impl Draft {
             Some(mut running) if running.turn.turn.state == TurnState::Starting => {
                 let mut turn = Arc::unwrap_or_clone(running.turn);
                 turn.turn.state = TurnState::Queued;
-                for (_, offered) in std::mem::take(&mut running.steers).into_iter().rev() {
-                    if self.admit(env, (*offered).clone(), true, false).is_err() {
+                for (_, offered) in std::mem::take(&mut running.steers) {
+                    if self.admit(env, (*offered).clone(), Place::InOrder, false).is_err() {
                         return;
                     }
                 }
@@ -126,7 +127,7 @@ impl Draft {
                 let retry = again.then(|| retry_of(env, &running.turn));
                 state.running = Some(running);
                 if let Some(retry) = retry
-                    && self.admit(env, retry, true, true).is_err()
+                    && self.admit(env, retry, Place::First, true).is_err()
                 {
                     return;
                 }

@@ -26,6 +26,17 @@ pub(super) fn no_session() -> ApiError {
     ApiError::new(Code::SessionNotFound, "there is no session of that key")
 }
 
+/// Where in the queue a turn goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Where it would be, had it waited since it was accepted.
+    InOrder,
+}
+
 impl Draft {
     /// Accepts a message, as its policy says.
     ///
@@ -65,8 +76,8 @@ impl Draft {
             Policy::Interrupt => self.request_stop(TurnState::Cancelled, "interrupt"),
             Policy::Enqueue | Policy::Steer | Policy::Reject => {}
         }
-        let first = message.policy == Policy::Interrupt;
-        let (id, seq) = self.admit(env, record, first, true)?;
+        let place = if message.policy == Policy::Interrupt { Place::First } else { Place::Last };
+        let (id, seq) = self.admit(env, record, place, true)?;
         if let Some(once) = &message.once {
             self.remember(env.now, once, format!(r#"{{"turn":"{id}"}}"#));
         }
@@ -111,16 +122,21 @@ impl Draft {
         &mut self,
         env: &mut Env<'_>,
         mut record: TurnRecord,
-        first: bool,
+        place: Place,
         new: bool,
     ) -> Result<(TurnId, u64), ApiError> {
         record.first_seq = self.last_seq() + 1;
         record.steers = None;
         let Some(state) = &mut self.state else { return Err(no_session()) };
-        let turn = if first { state.queue.push_front(record) } else { state.queue.push_back(record) };
+        let (turn, changed) = match place {
+            Place::First => (state.queue.push_front(record), Vec::new()),
+            Place::Last => (state.queue.push_back(record), Vec::new()),
+            Place::InOrder => state.queue.push_in_order(record),
+        };
         let id = turn.turn.id;
         let position = state.position(id).unwrap_or(0);
         self.put_turn(&turn, new);
+        changed.iter().for_each(|other| self.put_turn(other, false));
         let view = Turn { position: Some(position), ..turn.turn.clone() };
         let seq = self.emit(env.now, Some(id), EventBody::TurnQueued { turn: Box::new(view), position });
         let now = env.now;
@@ -255,10 +271,10 @@ impl Draft {
             let failed = ending.state == TurnState::Failed;
             record.snapshot.agent_status = if failed { AgentStatus::Error } else { AgentStatus::Idle };
         });
-        // What the agent did not take becomes turns of their own, in the order in which it came, before the others.
+        // What the agent did not take becomes turns of their own, in the order in which all were accepted.
         let ends = self.state.as_ref().and_then(|state| state.pending_end);
-        for (_, text) in running.steers.into_iter().rev() {
-            let Ok((id, _)) = self.admit(env, (*text).clone(), true, false) else { return };
+        for (_, text) in running.steers {
+            let Ok((id, _)) = self.admit(env, (*text).clone(), Place::InOrder, false) else { return };
             // Texts for a conversation that ends here end with it.
             if let Some(end) = ends
                 && let Some(turn) = self.state.as_mut().and_then(|state| state.queue.remove(id))

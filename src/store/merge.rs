@@ -101,10 +101,10 @@ fn flush(connection: &mut AnyConnection, group: Group<'_>, replies: &mut [Reply]
     for append in won.iter().rev() {
         match append.session {
             SessionWrite::Update(_) if seen.insert((append.key.as_str(), true)) => updates.push(append),
-            SessionWrite::Touch(_) if !seen.contains(&(append.key.as_str(), true)) => {
-                if seen.insert((append.key.as_str(), false)) {
-                    updates.push(append);
-                }
+            SessionWrite::Touch(_)
+                if !seen.contains(&(append.key.as_str(), true)) && seen.insert((append.key.as_str(), false)) =>
+            {
+                updates.push(append);
             }
             _ => {}
         }
