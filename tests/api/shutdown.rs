@@ -94,6 +94,30 @@ async fn what_does_not_end_in_time_is_interrupted() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_turn_hears_how_it_ended() {
+    let mut server = TestGateway::with(&[("GREENROOM_SHUTDOWN__GRACE", "100ms")]);
+    let hanging = play(json!({"hang": true, "text": "so far"}));
+    let waiting = server.post("/v1/sessions/waited/messages?wait=60", hanging.clone());
+    let request = server.request("POST", "/v1/sessions/streamed/messages").header("accept", "text/event-stream");
+    let mut stream = Sse::from(request.json(&hanging)).await;
+    let stop = async {
+        for key in ["waited", "streamed"] {
+            eventually("it has begun", async || {
+                (server.get(&format!("/v1/sessions/{key}")).await.status == 200).then_some(())
+            })
+            .await;
+            server.until(key, |event| event["type"] == "message.delta").await;
+        }
+        server.signal(Signal::SIGTERM);
+    };
+    let (waited, (), frames) = tokio::join!(waiting, stop, stream.rest());
+    let waited = waited.ok(200);
+    assert_eq!((&waited["turn"]["state"], &waited["response"]), (&json!("interrupted"), &json!("so far")));
+    assert_eq!(frames.last().unwrap()["data"]["state"], "interrupted", "{frames:#?}");
+    assert_eq!(server.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_second_signal_stops_at_once() {
     let mut server = TestGateway::with(&[("GREENROOM_SHUTDOWN__GRACE", "10m")]);
     let turn = server.hang("k", json!({})).await;
