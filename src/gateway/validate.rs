@@ -61,7 +61,8 @@ pub(super) fn content(body: &mut SendMessage) -> Result<(String, Arc<Vec<Attachm
         }
         // Decoded piece by piece, so that a check of 50 MB does not cost another 50 MB.
         let bytes = file.content_base64.as_bytes();
-        let whole = bytes.len() % 4 == 0;
+        // Padding ends a text; within it each piece would decode, and the whole would not.
+        let whole = bytes.len() % 4 == 0 && !bytes.iter().rev().skip(2).any(|byte| *byte == b'=');
         if !whole || bytes.is_empty() || bytes.chunks(1 << 16).any(|piece| BASE64_STANDARD.decode(piece).is_err()) {
             let message = format!("content_base64 of {:?} is empty or no padded standard base64", file.name);
             return Err(invalid_attachment(&message));
