@@ -8,6 +8,7 @@ use super::{
     connection::{AnyConnection, each},
     events::{self, BatchRow},
     fault::Fault,
+    hot::Advance,
     ledger, memory, messages,
     schema::{
         choices as choices_table, event_batches, idempotency_keys, logs, messages as messages_table, native_ids, rules,
@@ -56,7 +57,7 @@ pub(super) fn last_seq(append: &Append) -> i64 {
     signed(append.expected_seq.saturating_add(count))
 }
 
-/// The compare-and-set. The hottest statement, so it goes to the concrete connection.
+/// The compare-and-set.
 fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Fault> {
     let key = append.key.as_str();
     let last = last_seq(append);
@@ -65,15 +66,17 @@ fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Faul
         each!(connection, c => diesel::insert_into(logs::table).values(values).on_conflict_do_nothing().execute(c))?
     } else {
         let expected = signed(append.expected_seq);
-        let target = logs::table
-            .filter(logs::key.eq(key))
-            .filter(logs::epoch.eq(append.epoch))
-            .filter(logs::last_seq.eq(expected));
         if append.session == SessionWrite::Delete {
+            let target = logs::table
+                .filter(logs::key.eq(key))
+                .filter(logs::epoch.eq(append.epoch))
+                .filter(logs::last_seq.eq(expected));
             let values = (logs::last_seq.eq(last), logs::oldest_seq.eq(expected.saturating_add(1)));
             each!(connection, c => diesel::update(target).set(values).execute(c))?
         } else {
-            each!(connection, c => diesel::update(target).set(logs::last_seq.eq(last)).execute(c))?
+            let (key, epoch) = (key.to_owned(), append.epoch);
+            let statement = Advance { last_seq: last, key, epoch, expected_seq: expected };
+            each!(connection, c => statement.execute(c))?
         }
     };
     Ok(changed == 1)

@@ -17,6 +17,7 @@ mod connection;
 mod events;
 mod fault;
 mod health;
+mod hot;
 mod intake;
 mod ledger;
 mod memory;

@@ -7,6 +7,7 @@ use super::{
     codec::{from_json, from_name, optional_text, parse, signed, text, to_json, to_name, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
+    hot::TouchSession,
     page::{Walk, walk},
     schema::{logs, sessions},
 };
@@ -151,38 +152,24 @@ pub(super) fn update(connection: &mut AnyConnection, record: &SessionRecord, is_
     }
 }
 
-/// The columns of `sessions` that change with every turn.
-#[derive(AsChangeset)]
-#[diesel(table_name = sessions, treat_none_as_null = true)]
-struct SessionTouch {
-    updated_at: i64,
-    last_active_at: i64,
-    message_count: i64,
-    last_message_preview: Option<String>,
-    busy: bool,
-    queue_depth: i64,
-    agent_status: &'static str,
-    usage: String,
-}
-
 /// Overwrites what changes with every turn.
 pub(super) fn touch(connection: &mut AnyConnection, record: &SessionRecord) -> Result<(), Fault> {
     let s = &record.snapshot;
-    let row = SessionTouch {
+    let statement = TouchSession {
         updated_at: s.updated_at.0,
         last_active_at: s.last_active_at.0,
         message_count: signed(s.message_count),
         last_message_preview: optional_text(s.last_message_preview.as_ref()),
         busy: s.busy,
         queue_depth: i64::from(s.queue_depth),
-        agent_status: s.agent_status.as_str(),
+        agent_status: s.agent_status.as_str().into(),
         usage: to_json(&s.usage)?,
+        id: s.id.to_string(),
+        key: s.key.to_string(),
     };
-    let id = s.id.to_string();
-    let target = sessions::table.filter(sessions::id.eq(&id)).filter(sessions::key.eq(s.key.as_str()));
-    match each!(connection, c => diesel::update(target).set(row).execute(c))? {
+    match each!(connection, c => statement.execute(c))? {
         1 => Ok(()),
-        _ => Err(Fault::Row(format!("session {id} is to be changed and is not stored"))),
+        _ => Err(Fault::Row(format!("session {} is to be changed and is not stored", s.id))),
     }
 }
 

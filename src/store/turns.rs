@@ -9,6 +9,7 @@ use super::{
     codec::{from_json, optional_text, parse, parse_optional, signed, text, to_json, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
+    hot::AdvanceTurn,
     page::{Walk, walk},
     schema::{attachments, turns},
 };
@@ -121,43 +122,26 @@ impl TurnRow {
     }
 }
 
-/// The columns of `turns` that change while a turn goes its way.
-#[derive(AsChangeset)]
-#[diesel(table_name = turns, treat_none_as_null = true)]
-struct TurnProgress {
-    session_id: String,
-    state: &'static str,
-    unfinished: bool,
-    started_at: Option<i64>,
-    finished_at: Option<i64>,
-    error: Option<String>,
-    reason: Option<String>,
-    summary: Option<String>,
-    usage: String,
-    rank: i64,
-    first_seq: i64,
-    steers: Option<String>,
-}
-
-impl TurnProgress {
-    fn new(record: &TurnRecord) -> Result<Self, Fault> {
-        let t = &record.turn;
-        Ok(Self {
-            // A reset may have come while it waited.
-            session_id: record.conversation.to_string(),
-            state: t.state.as_str(),
-            unfinished: !t.state.is_terminal(),
-            started_at: t.started_at.map(|at| at.0),
-            finished_at: t.finished_at.map(|at| at.0),
-            error: t.error.as_ref().map(to_json).transpose()?,
-            reason: optional_text(t.reason.as_ref()),
-            summary: optional_text(t.summary.as_ref()),
-            usage: to_json(&t.usage)?,
-            rank: record.rank,
-            first_seq: signed(record.first_seq),
-            steers: record.steers.map(|id| id.to_string()),
-        })
-    }
+/// The statement that brings a stored turn up to its record.
+fn advance(key: &SessionKey, record: &TurnRecord) -> Result<AdvanceTurn, Fault> {
+    let t = &record.turn;
+    Ok(AdvanceTurn {
+        // A reset may have come while it waited.
+        session_id: record.conversation.to_string(),
+        state: t.state.as_str().into(),
+        unfinished: !t.state.is_terminal(),
+        started_at: t.started_at.map(|at| at.0),
+        finished_at: t.finished_at.map(|at| at.0),
+        error: t.error.as_ref().map(to_json).transpose()?,
+        reason: optional_text(t.reason.as_ref()),
+        summary: optional_text(t.summary.as_ref()),
+        usage: to_json(&t.usage)?,
+        rank: record.rank,
+        first_seq: signed(record.first_seq),
+        steers: record.steers.map(|id| id.to_string()),
+        id: t.id.to_string(),
+        key: key.to_string(),
+    })
 }
 
 /// A row of `attachments`.
@@ -196,8 +180,8 @@ pub(super) fn write(connection: &mut AnyConnection, key: &SessionKey, write: &Tu
     let target = turns::table.filter(turns::id.eq(&name)).filter(turns::key.eq(key.as_str()));
     let changed = match write {
         TurnWrite::Update(record) => {
-            let progress = TurnProgress::new(record)?;
-            each!(connection, c => diesel::update(target).set(progress).execute(c))?
+            let statement = advance(key, record)?;
+            each!(connection, c => statement.execute(c))?
         }
         TurnWrite::Text(_, new) => diesel::update(target).set(turns::text.eq(text(new))).execute(connection)?,
         TurnWrite::Insert(_) | TurnWrite::Remove(_) => diesel::delete(target).execute(connection)?,
