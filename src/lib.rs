@@ -5,7 +5,7 @@
 //! - [`protocol`]: what crosses the wire; pure data. [`ids`], [`timestamp`], [`error`]: its small parts.
 //! - [`http`], [`ws`]: the transports. They hold a [`gateway::Gateway`] and nothing else.
 //! - [`gateway`]: validates, authorises, finds the session and asks it.
-//! - [`supervisor`]: the only way to a session actor; opens, sweeps, recovers, drains.
+//! - [`supervisor`]: opens, sweeps, recovers and drains session actors; [`directory`]: which of them are live.
 //! - [`session`]: one actor a live session: queue, turns, choices, event log, streams.
 //! - [`agents`]: what runs behind a session, each kind behind one trait; processes and their end.
 //! - [`store`]: everything that must survive, in SQLite or Postgres.
@@ -21,6 +21,7 @@ pub mod agents;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod directory;
 pub mod error;
 pub mod gateway;
 pub mod http;

@@ -12,6 +12,7 @@ use crate::{
     agents::{ProcessLedger, ProcessRecord, Registry, pool::Pool, process},
     app::Application,
     config::Config,
+    directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
     session::{Deps, draft::Settings},
@@ -56,8 +57,9 @@ async fn serve(
     });
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
-    let supervisor = Supervisor::new(Arc::clone(&deps), handles).start();
-    let gateway = Gateway::new(supervisor.clone(), deps);
+    let directory = Directory::default();
+    let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
+    let gateway = Gateway::new(supervisor.clone(), directory, deps);
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready();
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));

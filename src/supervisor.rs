@@ -17,6 +17,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use crate::{
+    directory::Directory,
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::{Event, frame::decode_event},
@@ -92,6 +93,7 @@ pub struct Supervisor {
     deps: Arc<Deps>,
     arbiters: Vec<ArbiterHandle>,
     sessions: HashMap<SessionKey, Entry>,
+    directory: Directory,
     next_incarnation: u64,
     crashes: HashMap<SessionKey, Vec<Instant>>,
     /// Keys whose last actor crashed: the reason for the turn that it left.
@@ -101,13 +103,14 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor that spreads sessions over these arbiters.
+    /// A supervisor that spreads sessions over these arbiters and lists them in `directory`.
     #[must_use]
-    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>) -> Self {
+    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>, directory: Directory) -> Self {
         Self {
             deps,
             arbiters,
             sessions: HashMap::new(),
+            directory,
             next_incarnation: 0,
             crashes: HashMap::new(),
             crashed: HashMap::new(),
@@ -190,6 +193,7 @@ impl Supervisor {
         let turn = usize::try_from(incarnation).unwrap_or(0);
         let arbiter = self.arbiters.get(turn % self.arbiters.len().max(1));
         let session = SessionActor::launch(origin, deps, reports, arbiter);
+        self.directory.insert(key.clone(), session.clone());
         self.sessions.insert(key, Entry::Live { session: session.clone(), incarnation });
         session
     }
@@ -311,6 +315,7 @@ impl Handler<SessionStopped> for Supervisor {
         let current = matches!(self.sessions.get(&stopped.key),
             Some(Entry::Live { incarnation, .. }) if *incarnation == stopped.incarnation);
         if current {
+            self.directory.remove(&stopped.key);
             self.sessions.remove(&stopped.key);
         }
         if stopped.fate != Fate::Crashed {

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::Config,
+    directory::Directory,
     error::{ApiError, Code},
     ids::{MessageId, SessionKey, TurnId},
     protocol::{Choice, Message, Snapshot, Turn},
@@ -197,6 +198,7 @@ pub struct Readiness {
 #[derive(Clone)]
 pub struct Gateway {
     supervisor: Addr<Supervisor>,
+    directory: Directory,
     deps: Arc<Deps>,
     draining: Arc<AtomicBool>,
     making: Making,
@@ -211,8 +213,8 @@ const FIND_ATTEMPTS: usize = 5;
 impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
-    pub fn new(supervisor: Addr<Supervisor>, deps: Arc<Deps>) -> Self {
-        Self { supervisor, deps, draining: Arc::default(), making: Arc::default() }
+    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>) -> Self {
+        Self { supervisor, directory, deps, draining: Arc::default(), making: Arc::default() }
     }
 
     /// From now on nothing new is taken.
@@ -240,6 +242,9 @@ impl Gateway {
     }
 
     async fn find(&self, key: &SessionKey, create: bool, open: bool) -> Result<Option<SessionHandle>, ApiError> {
+        if let Some(session) = self.directory.get(key) {
+            return Ok(Some(session));
+        }
         let find = Find { key: key.clone(), create, open };
         let limit = self.deps.config.session.call_timeout.0;
         match tokio::time::timeout(limit, self.supervisor.send(find)).await {

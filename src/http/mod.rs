@@ -72,6 +72,10 @@ impl Api {
 pub fn configure(app: &mut web::ServiceConfig) {
     let session = |rest: &str| At::new(&format!("/v1/sessions/{{key}}{rest}"));
 
+    // Paths are tried in this order, so the ones that are called most come first.
+    session("/messages").get(messages::list).post(messages::send).add(app);
+    session("/messages/{id}").get(messages::get).add(app);
+
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
     At::new("/v1/me").get(server::me).add(app);
@@ -87,9 +91,6 @@ pub fn configure(app: &mut web::ServiceConfig) {
     session("/model").put(sessions::put_model).add(app);
     session("/mode").put(sessions::put_mode).add(app);
     session("/commands").get(sessions::commands).add(app);
-
-    session("/messages").get(messages::list).post(messages::send).add(app);
-    session("/messages/{id}").get(messages::get).add(app);
 
     session("/turns").get(turns::list).add(app);
     session("/turns/{id}").get(turns::get).patch(turns::edit).add(app);

@@ -26,7 +26,8 @@ const SETTINGS: [(&str, &str); 1] = [("GREENROOM_SESSION__MAX_QUEUE", "1000000")
 
 /// Sends per second over many connections: a session each, and to many sessions.
 pub async fn sends(plan: &Plan) -> Result<Vec<Row>, Failure> {
-    let (mut own, mut many, mut bare, mut disk) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut own, mut many, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut disk) = (Vec::new(), Vec::new());
     for _ in 0..plan.runs {
         let echo = Server::baseline(Kind::Echo)?;
         bare.push(rate(plan, echo.address(), CONNECTIONS, CONNECTIONS).await?);
@@ -42,13 +43,30 @@ pub async fn sends(plan: &Plan) -> Result<Vec<Row>, Failure> {
             // What was acknowledged and not run yet is of no interest here: the group is killed.
             drop(server);
         }
+        let folder = Folder::new(plan)?;
+        let server = Server::greenroom(&folder, &SETTINGS)?;
+        occupy(server.address(), CONNECTIONS).await?;
+        waiting.push(rate(plan, server.address(), CONNECTIONS, CONNECTIONS).await?);
+        drop(server);
     }
     Ok(vec![
-        Row::new("acknowledged sends, 256 connections, 256 sessions", "/s", own)
+        Row::new("acknowledged sends that wait behind a running turn, 256 connections, 256 sessions", "/s", waiting)
             .against("bare actix-web", bare.clone()),
-        Row::new("acknowledged sends, 256 connections, 2000 sessions", "/s", many).against("bare actix-web", bare),
+        Row::new("acknowledged sends, their turns run meanwhile, 256 connections, 256 sessions", "/s", own)
+            .against("bare actix-web", bare.clone()),
+        Row::new("acknowledged sends, their turns run meanwhile, 256 connections, 2000 sessions", "/s", many)
+            .against("bare actix-web", bare),
         Row::new("fdatasync of 4 KiB, one after the other", "/s", disk),
     ])
+}
+
+/// Gives each session a turn that does not end, so that what comes waits and only accepting is measured.
+async fn occupy(address: SocketAddr, sessions: usize) -> Result<(), Failure> {
+    let mut connection = Connection::open(address).await?;
+    for key in 0..sessions {
+        connection.expect(&send(&format!("s{key}"), r#"/script {\"hang\": true}"#), 202).await?;
+    }
+    Ok(())
 }
 
 /// Acknowledged messages per second.
