@@ -5,7 +5,7 @@
 //!    `interrupted`; every stream ends with `stream.end`. The listener stays open meanwhile, so that callers get that
 //!    answer and not a refused connection.
 //! 2. Sockets without a stream close with 1001.
-//! 3. The HTTP server stops: no new connections, running answers get [`HTTP_GRACE`].
+//! 3. The HTTP server stops: no new connections, running answers get `HTTP_GRACE`.
 //! 4. [`Application::run_until_stopped`] returns; the caller closes the store, which by then has no writer left.
 
 use std::{future::Future, io, net::SocketAddr, net::TcpListener, sync::Arc, time::Duration};

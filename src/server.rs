@@ -15,7 +15,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, draft::Settings},
+    session::{Deps, env::Settings},
     store::{Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{
     backend::Backend,
     command::Done,
-    draft::Settings,
+    env::Settings,
     lane::{Input, Lane},
     messages::{
         AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, ReleaseAgent, SessionStopped, View,

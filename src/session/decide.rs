@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     command::{Command, Done},
-    draft::{Draft, Effect, Ending, Env, changed_of},
+    draft::{Draft, Effect, Ending, changed_of},
+    env::Env,
     progress::option_for,
     state::{PendingEnd, State},
     turns::no_session,

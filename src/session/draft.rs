@@ -1,73 +1,28 @@
 //! A change in the making: a copy of the state, the events that say what changed, the rows to write, and what to
 //! do once all of that is committed. Pure: time and ids come from outside, nothing here waits or does I/O.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::{
     command::Once,
+    env::Env,
     state::{Running, State},
 };
 use crate::{
-    agents::{Answer, Capabilities, Prompt},
-    config::TimeoutOutcome,
+    agents::{Answer, Prompt},
     error::Code,
     gateway::Finished,
-    ids::{ChoiceId, MessageId, SessionId, SessionKey, TurnId},
+    ids::{MessageId, SessionId, SessionKey, TurnId},
     protocol::{
-        AgentStatus, Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage,
-        Visibility, frame::Batch,
+        Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
     },
     store::{
         Append, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite,
     },
     timestamp::Timestamp,
 };
-
-/// What a decision may know beside the state.
-pub struct Env<'a> {
-    /// The time of the decision.
-    pub now: Timestamp,
-    /// Where new ids come from.
-    pub ids: &'a mut dyn Ids,
-    /// What an agent can do; none when no agent of that name is configured.
-    pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
-    /// Settings.
-    pub settings: &'a Settings,
-}
-
-/// Where new ids come from: random in service, counted in tests.
-pub trait Ids {
-    /// A fresh UUID, later than all before.
-    fn uuid(&mut self) -> uuid::Uuid;
-}
-
-/// UUIDv7 of the clock.
-pub struct RandomIds;
-
-impl Ids for RandomIds {
-    fn uuid(&mut self) -> uuid::Uuid {
-        uuid::Uuid::now_v7()
-    }
-}
-
-/// The settings that decisions depend on.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Turns that may wait.
-    pub max_queue: usize,
-    /// The key of the primary session.
-    pub primary: String,
-    /// The agent of sessions that ask for none.
-    pub default_agent: String,
-    /// How long a question waits.
-    pub choice_timeout: Duration,
-    /// What it gets then.
-    pub on_timeout: TimeoutOutcome,
-    /// How often a turn that a crash cut off is run again.
-    pub retry_interrupted: u32,
-}
 
 /// What to do once the change is committed.
 #[derive(Debug, Clone)]
@@ -388,67 +343,6 @@ pub fn first_chars(text: &str, limit: usize) -> String {
 pub fn changed_of(snapshot: &Snapshot, names: &[&str]) -> Map<String, Value> {
     let Ok(Value::Object(mut all)) = serde_json::to_value(snapshot) else { return Map::new() };
     names.iter().filter_map(|name| all.remove(*name).map(|value| ((*name).to_owned(), value))).collect()
-}
-
-impl Env<'_> {
-    /// A fresh turn id.
-    pub fn turn_id(&mut self) -> TurnId {
-        self.ids.uuid().into()
-    }
-
-    /// A fresh message id.
-    pub fn message_id(&mut self) -> MessageId {
-        self.ids.uuid().into()
-    }
-
-    /// A fresh choice id.
-    pub fn choice_id(&mut self) -> ChoiceId {
-        self.ids.uuid().into()
-    }
-
-    /// A fresh session id.
-    pub fn session_id(&mut self) -> SessionId {
-        self.ids.uuid().into()
-    }
-
-    /// A new session with the defaults.
-    pub fn new_session(&mut self, key: &SessionKey, owner: &str) -> SessionRecord {
-        SessionRecord {
-            snapshot: Snapshot {
-                key: key.clone(),
-                id: self.session_id(),
-                title: "untitled".into(),
-                owner: owner.into(),
-                visibility: Visibility::Private,
-                org_id: None,
-                agent: self.settings.default_agent.clone(),
-                model: None,
-                mode: None,
-                permission_mode: "default".into(),
-                profile: None,
-                project_id: None,
-                metadata: Map::new(),
-                archived: false,
-                archived_at: None,
-                primary: key.as_str() == self.settings.primary,
-                created_at: self.now,
-                updated_at: self.now,
-                last_active_at: self.now,
-                message_count: 0,
-                last_message_preview: None,
-                busy: false,
-                queue_depth: 0,
-                live: false,
-                subscribers: 0,
-                last_seq: 0,
-                current_turn: None,
-                agent_status: AgentStatus::Idle,
-                usage: Usage::default(),
-            },
-            brief: Map::new(),
-            feedback: Value::Null,
-        }
-    }
 }
 
 /// A turn's user message.

@@ -14,7 +14,8 @@ use super::{
     SessionActor,
     actor::beside,
     command::{Command, Done},
-    draft::{Draft, Env, RandomIds},
+    draft::Draft,
+    env::{Env, RandomIds},
     messages::Fate,
 };
 use crate::{

@@ -15,6 +15,7 @@ pub mod coalesce;
 pub mod command;
 mod decide;
 pub mod draft;
+pub mod env;
 mod lane;
 pub mod messages;
 pub mod outbox;

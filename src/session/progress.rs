@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    draft::{Draft, Effect, Ending, Env, user_message},
+    draft::{Draft, Effect, Ending, user_message},
+    env::Env,
     rope::Rope,
     state::{OpenMessage, OpenPart, OpenTool, PendingChoice},
 };

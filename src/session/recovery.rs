@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    draft::{Draft, Ending, Env},
+    draft::{Draft, Ending},
+    env::Env,
     queue::Queue,
     rope::Rope,
     state::{OpenMessage, OpenPart, OpenTool, PendingChoice, Running, State},

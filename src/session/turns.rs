@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     command::Enqueue,
-    draft::{Draft, Effect, Ending, Env, ended, first_chars, user_message},
+    draft::{Draft, Effect, Ending, ended, first_chars, user_message},
+    env::Env,
     state::{PendingEnd, Running, State, Stop},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! WebSockets: the one room that knows actix-web-actors.
 //!
-//! `mod.rs` upgrades, [`socket`] is the actor of one connection, [`frames`] reads what the client sends, [`ops`] is
+//! `mod.rs` upgrades, `socket` is the actor of one connection, `frames` reads what the client sends, `ops` is
 //! what it can ask. An actor is polled as the body of its answer, so it moves only as fast as its socket takes bytes:
 //! streams are pulled, never pushed, and a stalled client holds no more than one piece here. That also freezes the
 //! actor's own timers: who is too slow is judged by the session, and `TCP_USER_TIMEOUT` ends the connection.

@@ -17,7 +17,8 @@ use greenroom::{
     },
     session::{
         command::{Command, Enqueue},
-        draft::{Draft, Effect, Env, Ids, Settings},
+        draft::{Draft, Effect},
+        env::{Env, Ids, Settings},
         recovery,
         state::State,
     },
