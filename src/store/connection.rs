@@ -139,7 +139,7 @@ impl Target {
         let common = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;";
         match role {
             Role::Writer => format!(
-                "{common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -16000; \
+                "{common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -6000; \
                  PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;"
             ),
             Role::Reader => format!("{common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;"),
