@@ -138,3 +138,78 @@ impl Drop for Lease {
         self.pool.seats().taken.remove(&self.seat);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, Context, Handler};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A session that notes when it is asked to let its agent go.
+    struct Owner(mpsc::UnboundedSender<&'static str>, &'static str);
+
+    impl Actor for Owner {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<ReleaseAgent> for Owner {
+        type Result = ();
+
+        fn handle(&mut self, _: ReleaseAgent, _: &mut Self::Context) {
+            self.0.send(self.1).unwrap();
+        }
+    }
+
+    #[actix::test]
+    async fn the_longest_idle_goes_first_and_one_that_works_never() {
+        let (asked, mut heard) = mpsc::unbounded_channel();
+        let owner = |name| Owner(asked.clone(), name).start().recipient();
+        let pool = Pool::new(3);
+        let works = pool.acquire(owner("works")).await.unwrap();
+        let older = pool.acquire(owner("older")).await.unwrap();
+        let newer = pool.acquire(owner("newer")).await.unwrap();
+        older.idle();
+        newer.idle();
+        assert_eq!(pool.in_use(), 3);
+        let waits = actix::spawn({
+            let (pool, owner) = (pool.clone(), owner("waits"));
+            async move { pool.acquire(owner).await.unwrap() }
+        });
+        assert_eq!(heard.recv().await, Some("older"));
+        drop(older);
+        let got = waits.await.unwrap();
+        assert_eq!(pool.in_use(), 3);
+        // All places work now but one: who comes next waits until one is idle, and that one is asked at once.
+        newer.busy();
+        let waits = actix::spawn({
+            let (pool, owner) = (pool.clone(), owner("last"));
+            async move { pool.acquire(owner).await.unwrap() }
+        });
+        tokio::task::yield_now().await;
+        works.idle();
+        assert_eq!(heard.recv().await, Some("works"));
+        drop(works);
+        drop((waits.await.unwrap(), got, newer));
+        assert_eq!(pool.in_use(), 0);
+        assert!(heard.try_recv().is_err(), "somebody else was asked too");
+    }
+
+    #[actix::test]
+    async fn who_gives_up_waiting_leaves_nothing_behind() {
+        let (asked, _heard) = mpsc::unbounded_channel();
+        let owner = || Owner(asked.clone(), "x").start().recipient();
+        let pool = Pool::new(1);
+        let only = pool.acquire(owner()).await.unwrap();
+        let waits = actix::spawn({
+            let (pool, owner) = (pool.clone(), owner());
+            async move { pool.acquire(owner).await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        waits.abort();
+        assert!(waits.await.is_err());
+        assert_eq!(pool.seats().waiting, 0);
+        drop(only);
+        assert!(pool.acquire(owner()).await.is_ok());
+    }
+}

@@ -12,8 +12,8 @@ use greenroom::{
     config::TimeoutOutcome,
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{
-        Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, Event, OptionKind, PatchSession, Policy, Question, ResolvedBy,
-        TurnState, event::DeltaKind, frame::decode_event,
+        Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, Event, EventBody, OptionKind, PatchSession, Policy, Question,
+        ResolvedBy, TurnState, event::DeltaKind, frame::decode_event,
     },
     session::{
         command::{Command, Enqueue},
@@ -434,6 +434,17 @@ impl Machine {
             let edited = self.client.texts.values().any(|known| known.starts_with("edited"));
             assert!(taken + own >= 1 || edited, "a steered text was lost");
             assert!(taken <= 1 && own <= 1 + self.retries as usize, "a steered text was used twice");
+        }
+    }
+
+    /// The percentage that clients are told for the agent's figures.
+    pub fn percent_of(processed: u64, total: u64, cached: u64) -> u8 {
+        let mut machine = Self::new(0);
+        machine.step(&Op::Send { policy: 0, other_agent: false });
+        machine.agent(AgentEvent::Progress { processed, total, cached, time_ms: 5 });
+        match machine.log.last().map(|event| &event.body) {
+            Some(EventBody::AgentProgress { percent, .. }) => *percent,
+            other => panic!("no progress was told: {other:?}"),
         }
     }
 

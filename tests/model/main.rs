@@ -63,3 +63,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn progress_is_the_share_of_what_was_not_cached() {
+    for (processed, total, cached, percent) in [(60, 110, 10, 50), (10, 10, 10, 0), (0, 0, 0, 0), (300, 200, 0, 100)] {
+        assert_eq!(Machine::percent_of(processed, total, cached), percent, "{processed} of {total}, {cached} cached");
+    }
+}
