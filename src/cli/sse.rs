@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(read(&end), Some(Piece::End { reason: "shutting_down".into(), retry: true }));
         let gap = Control::Gap { from: 1, to: 2, reason: "pruned" }.encode(&key, None);
         assert_eq!(read(&gap), Some(Piece::Gap));
-        assert_eq!(read(&Control::Ping { at: Timestamp(0) }.encode(&key, None)), None);
+        assert_eq!(read(&crate::protocol::frame::ping(Timestamp(0))), None);
         assert_eq!(read("not json"), None);
     }
 

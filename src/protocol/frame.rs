@@ -205,12 +205,6 @@ pub enum Control {
         /// True when coming back with the cursor makes sense.
         retry: bool,
     },
-    /// A sign of life.
-    #[serde(rename = "ping")]
-    Ping {
-        /// The server's clock.
-        at: Timestamp,
-    },
     /// The agent's own message; no stability promise, not stored.
     #[serde(rename = "agent.raw")]
     Raw {
@@ -228,7 +222,6 @@ impl Control {
             Self::State { .. } => "session.state",
             Self::Gap { .. } => "stream.gap",
             Self::End { .. } => "stream.end",
-            Self::Ping { .. } => "ping",
             Self::Raw { .. } => "agent.raw",
         }
     }
@@ -239,6 +232,14 @@ impl Control {
         let data = data_of(self, self.type_name());
         envelope(None, self.type_name(), session, turn_id, Timestamp::now(), data).into()
     }
+}
+
+/// A sign of life for a WebSocket, which may follow many sessions or none. A page's script sees it, unlike the
+/// protocol's own pings, and so notices a server that is gone.
+#[must_use]
+pub fn ping(at: Timestamp) -> ByteString {
+    let at = at.to_rfc3339();
+    format!(r#"{{"type":"ping","session":null,"turn_id":null,"at":"{at}","data":{{"at":"{at}"}}}}"#).into()
 }
 
 /// Writes a control frame as an SSE event; it carries no `id`, so it never becomes a cursor.
@@ -307,9 +308,11 @@ mod tests {
 
     #[test]
     fn control_frames_have_no_seq() {
-        let ping = Control::Ping { at: Timestamp(0) }.encode(&"a".parse().unwrap(), None);
-        let value: Value = serde_json::from_str(&ping).unwrap();
-        assert_eq!(value["type"], "ping");
-        assert!(value.get("seq").is_none() && value["data"]["at"].is_string());
+        let gap = Control::Gap { from: 1, to: 2, reason: "pruned" }.encode(&"a".parse().unwrap(), None);
+        for (frame, kind) in [(gap, "stream.gap"), (ping(Timestamp(0)), "ping")] {
+            let value: Value = serde_json::from_str(&frame).unwrap();
+            assert_eq!(value["type"], kind);
+            assert!(value.get("seq").is_none() && value["at"].is_string() && value["data"].is_object());
+        }
     }
 }

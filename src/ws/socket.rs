@@ -23,7 +23,8 @@ use crate::{
     gateway::{Item, Principal, Subscription},
     http::{Api, RequestId, follow},
     ids::SessionKey,
-    protocol::frame::EndReason,
+    protocol::frame::{EndReason, ping},
+    timestamp::Timestamp,
 };
 
 /// Ops that may wait; while so many do, nothing is read.
@@ -289,6 +290,7 @@ impl Actor for Socket {
         ctx.run_interval(self.api.config.stream.heartbeat.0, |socket, ctx| {
             if !socket.closed {
                 ctx.ping(b"");
+                ctx.text(ping(Timestamp::now()));
             }
         });
         self.watch(ctx);

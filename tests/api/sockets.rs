@@ -150,8 +150,15 @@ async fn close_codes() {
 async fn the_server_pings() {
     let server = TestGateway::with(&[("GREENROOM_STREAM__HEARTBEAT", "50ms"), ("GREENROOM_STREAM__DEAD_AFTER", "30s")]);
     let mut socket = Socket::open(&server, "/v1/ws").await;
-    assert_eq!(socket.next().await, SocketFrame::Ping);
-    assert_eq!(socket.next().await, SocketFrame::Ping);
+    for _ in 0..2 {
+        assert_eq!(socket.next().await, SocketFrame::Ping);
+        // The same for a page's script, which does not see the protocol's pings.
+        let SocketFrame::Text(frame) = socket.next().await else { panic!("no ping that a script can see") };
+        let frame: serde_json::Value = serde_json::from_str(&frame).unwrap();
+        assert_eq!((&frame["type"], &frame["session"]), (&json!("ping"), &json!(null)));
+        assert!(frame.get("seq").is_none());
+        is_time(&frame["data"]["at"]);
+    }
 }
 
 #[tokio::test]
