@@ -10,10 +10,13 @@ use std::{
     time::Instant,
 };
 
-use actix::Recipient;
+use actix::{Message, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::session::messages::ReleaseAgent;
+/// To the holder of a place: let the agent process go if nothing runs on it, others wait for its place.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ReleaseAgent;
 
 /// Places for agent processes; cheap to clone.
 #[derive(Clone)]

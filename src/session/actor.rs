@@ -17,14 +17,15 @@ use super::{
     command::Done,
     env::Settings,
     lane::{Input, Lane},
-    messages::{
-        AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, ReleaseAgent, SessionStopped, View,
-    },
+    messages::{AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, SessionStopped, View},
     state::State,
     subscribers::Subscribers,
 };
 use crate::{
-    agents::{ProcessLedger, Registry, pool::Pool},
+    agents::{
+        ProcessLedger, Registry,
+        pool::{Pool, ReleaseAgent},
+    },
     config::Config,
     error::{ApiError, Code},
     gateway::Finished,

@@ -90,11 +90,6 @@ pub struct EvictIfIdle {
     pub idle: std::time::Duration,
 }
 
-/// Let the agent process go if nothing runs on it: the pool needs its place.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct ReleaseAgent;
-
 /// The server stops: start nothing, and stop what runs once the grace is over. Answered when nothing runs.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
