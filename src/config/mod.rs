@@ -2,6 +2,8 @@
 //!
 //! Precedence: flags, then `GREENROOM_*` environment, then `greenroom.toml`, then the defaults here.
 
+mod agents;
+pub mod known;
 mod load;
 mod units;
 
@@ -9,6 +11,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use agents::{AgentConfig, AgentKind, PromptBy};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
 
@@ -232,74 +235,6 @@ impl Default for AgentLimits {
             stderr_tail: Size::kib(64),
         }
     }
-}
-
-/// The kinds of adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentKind {
-    /// The built-in stand-in.
-    Echo,
-    /// An OpenAI-compatible chat completions endpoint.
-    Openai,
-    /// An agent that speaks the Agent Client Protocol over stdio.
-    Acp,
-}
-
-/// `[agents.NAME]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentConfig {
-    /// The adapter.
-    pub kind: AgentKind,
-    /// Program and first arguments, for agents that are processes.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// Added to the cleared environment.
-    #[serde(default)]
-    pub env: BTreeMap<String, Secret>,
-    /// Names of variables of the server's own environment that are passed on, beside `PATH`, `HOME`, `LANG`, `TERM`,
-    /// `TMPDIR`, `USER`, `SHELL` and `LC_*`.
-    #[serde(default)]
-    pub pass_env: Vec<String>,
-    /// Where it works; a folder per session under the data dir when left out.
-    #[serde(default)]
-    pub cwd: Option<PathBuf>,
-    /// The model to use.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// The mode to begin in.
-    #[serde(default)]
-    pub mode: Option<String>,
-    /// The endpoint, with `/v1`, for `openai`.
-    #[serde(default)]
-    pub base_url: Option<String>,
-    /// The key for the endpoint.
-    #[serde(default)]
-    pub api_key: Option<Secret>,
-    /// The environment variable that holds the key.
-    #[serde(default)]
-    pub api_key_env: Option<String>,
-    /// A system message before the conversation, for `openai`.
-    #[serde(default)]
-    pub system: Option<String>,
-    /// How many times a 429, 5xx or connection error is tried again, for `openai`.
-    #[serde(default = "default_retries")]
-    pub max_retries: u32,
-    /// Whether a stored conversation of the agent's own may be loaded; false replays the transcript instead.
-    #[serde(default = "default_true")]
-    pub native_resume: bool,
-    /// Whether the permission mode `bypass` may be asked for.
-    #[serde(default)]
-    pub allow_bypass: bool,
-}
-
-const fn default_retries() -> u32 {
-    4
-}
-
-const fn default_true() -> bool {
-    true
 }
 
 /// `[limits]`
