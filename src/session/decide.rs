@@ -69,6 +69,8 @@ impl Draft {
             Command::Answer(id, answer, by) => self.answer(env, *id, answer, *by),
             Command::Patch(body) => self.patch(env, body),
             Command::Brief(fields) => self.set_brief(env, fields),
+            Command::HandOver(hand_over) => self.hand_over(env, hand_over),
+            Command::Feedback(name, value) => self.feedback(env, name, value),
             Command::Reset => {
                 self.drop_queued(env, "session_reset");
                 self.request_stop(TurnState::Cancelled, "session_reset");

@@ -15,6 +15,7 @@ mod choices;
 mod conversations;
 mod echo;
 mod events;
+mod handover;
 mod idempotency;
 mod limits;
 mod lists;
