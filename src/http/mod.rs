@@ -36,7 +36,7 @@ pub use self::{
     errors::no_route,
     follow::follow,
     guard::{Allowed, guard},
-    idempotency::keyed,
+    idempotency::message_once,
     params::Params,
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},

@@ -48,8 +48,8 @@ pub enum Command {
     HandOver(Arc<HandOver>),
     /// Keep what somebody thinks: of what (`session` or a turn's id), and what.
     Feedback(String, Value),
-    /// Start a new conversation, once nothing runs.
-    Reset,
+    /// Start a new conversation, once nothing runs; the call that must not happen twice.
+    Reset(Option<Once>),
     /// Delete the session, once nothing runs; refused when it is busy and `force` is not set.
     Delete {
         /// Stop what runs.
