@@ -2,7 +2,7 @@
 //!
 //! # The rooms
 //!
-//! - [`protocol`]: what crosses the wire; pure data. [`ids`], [`timestamp`], [`error`]: its small parts.
+//! - [`protocol`]: what crosses the wire; pure data. [`ids`], [`timestamp`], [`error`], [`secret`]: its small parts.
 //! - [`http`], [`ws`]: the transports. They hold a [`gateway::Gateway`] and nothing else.
 //! - [`gateway`]: validates, authorises, finds the session and asks it.
 //! - [`supervisor`]: opens, sweeps, recovers and drains session actors; [`directory`]: which of them are live.
@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod http;
 pub mod ids;
 pub mod protocol;
+pub mod secret;
 pub mod server;
 pub mod session;
 pub mod store;
