@@ -5,15 +5,16 @@ use std::net::TcpListener;
 use crate::{
     agents::{Probe, Registry},
     config::Config,
-    server,
+    server::{self, StartError},
     store::Store,
 };
 
-/// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered.
+/// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered, with
+/// whether everybody on this machine may call.
 ///
 /// # Errors
 /// One line: why it could not start.
-pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
+pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     server::run(config, listener, ready)
 }
 

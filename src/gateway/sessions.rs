@@ -10,13 +10,13 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     ids::{MessageId, SessionId, SessionKey},
-    protocol::{CreateSession, Message, PatchSession, Snapshot},
+    protocol::{CreateSession, Message, PatchSession, Snapshot, Visibility},
     session::{
         command::{Command, Done, Once},
         messages::GetView,
         state::{OpenMessage, State},
     },
-    store::{IdempotencyRecord, Page, Paged, SessionFilter},
+    store::{IdempotencyRecord, Page, Paged, SessionFilter, Viewer},
     supervisor::FindLive,
 };
 
@@ -41,6 +41,7 @@ impl Gateway {
             Some(key) => key.parse().map_err(|error| ApiError::new(Code::InvalidId, format!("key: {error}")))?,
             None => SessionKey::generate(),
         };
+        self.check_visibility(who, body.visibility.unwrap_or_default(), body.org_id.as_deref())?;
         let once = self.once(who, "create", body.key.as_deref().unwrap_or_default(), once)?;
         // Calls for one key meet in its session; those that leave the key to us have to meet here.
         let one_at_a_time = once.as_ref().filter(|_| body.key.is_none()).map(|once| self.making(once));
@@ -51,9 +52,14 @@ impl Gateway {
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.created_before(who, &known.outcome).await;
         }
+        let _room = self.room_for(who, Some(&key), false).await?;
         let command = Command::Create { owner: who.user.clone(), body: Arc::new(body), once };
-        match self.execute(&key, true, command).await? {
-            Done::Snapshot(snapshot) => Ok(*snapshot),
+        match self.execute(who, &key, true, command).await? {
+            Done::Snapshot(snapshot) => {
+                let detail = json!({"id": snapshot.id, "agent": snapshot.agent, "visibility": snapshot.visibility});
+                self.note(who, "session.create", &key, &snapshot.owner, detail);
+                Ok(*snapshot)
+            }
             Done::Duplicate(outcome) => self.created_before(who, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -74,7 +80,7 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn ensure(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        self.execute(key, true, Command::Ensure { owner: who.user.clone() }).await.map(drop)
+        self.execute(who, key, true, Command::Ensure { owner: who.user.clone() }).await.map(drop)
     }
 
     /// The session that an earlier call with the same `Idempotency-Key` made, as it is now.
@@ -154,9 +160,7 @@ impl Gateway {
         mut filter: SessionFilter,
         page: Page,
     ) -> Result<Paged<Snapshot>, ApiError> {
-        if !who.is_admin() {
-            filter.owner = Some(who.user.clone());
-        }
+        filter.seen_by = (!who.is_admin()).then(|| Viewer { user: who.user.clone(), orgs: who.orgs.clone() });
         let paged = self.deps.store.sessions(&filter, &page).await?;
         let keys = paged.data.iter().map(|record| record.snapshot.key.clone()).collect();
         let live = self.supervisor.send(FindLive(keys)).await.map_err(|_gone| too_slow())?;
@@ -171,8 +175,15 @@ impl Gateway {
             Some(now) if now.id == stored.id => now,
             _ => stored,
         };
-        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).collect();
+        // What was made private between the two reads is not shown any more.
+        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).filter(|one| who.may_see(one));
+        let data = data.collect();
         Ok(Paged { data, has_more: paged.has_more })
+    }
+
+    /// True when the key has a session, whoever sees it.
+    pub(super) async fn exists(&self, key: &SessionKey) -> Result<bool, ApiError> {
+        Ok(self.view(key).await?.is_some() || self.deps.store.session(key).await?.is_some())
     }
 
     /// A session as it is now. Wakes nothing.
@@ -216,11 +227,30 @@ impl Gateway {
         self.check_agent(body.agent.as_deref())?;
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Patch(Arc::new(body))).await
+        if body.visibility.is_some() || body.org_id.is_some() {
+            let now = self.snapshot(who, key).await?;
+            let visibility = body.visibility.unwrap_or(now.visibility);
+            let stored = now.org_id.filter(|_| visibility == Visibility::Org);
+            let org = body.org_id.clone().unwrap_or(stored);
+            self.check_visibility(who, visibility, org.as_deref())?;
+        }
+        let shown = body.visibility.is_some() || body.org_id.is_some();
+        let fields = changed_fields(&body);
+        let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
+        let mut detail = json!({"fields": fields});
+        if shown {
+            detail["visibility"] = json!(snapshot.visibility);
+            detail["org_id"] = json!(snapshot.org_id);
+            if self.access.leases.has_strangers(key) {
+                self.recheck(vec![key.clone()]).await;
+            }
+        }
+        self.note(who, "session.update", key, &snapshot.owner, detail);
+        Ok(snapshot)
     }
 
-    async fn snapshot_of(&self, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
-        match self.execute(key, false, command).await? {
+    async fn snapshot_of(&self, who: &Principal, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
+        match self.execute(who, key, false, command).await? {
             Done::Snapshot(snapshot) => Ok(*snapshot),
             // A delete came between.
             Done::Unit => Err(session_not_found(key)),
@@ -234,7 +264,10 @@ impl Gateway {
     /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
     pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
         self.may_write(who, key).await?;
-        self.execute(key, false, Command::Delete { force }).await.map(drop)
+        let owner = self.snapshot(who, key).await?.owner;
+        self.execute(who, key, false, Command::Delete { force }).await?;
+        self.note(who, "session.delete", key, &owner, json!({"force": force}));
+        Ok(())
     }
 
     /// Starts a new conversation under the same key.
@@ -243,7 +276,9 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Reset).await
+        let snapshot = self.snapshot_of(who, key, Command::Reset).await?;
+        self.note(who, "session.reset", key, &snapshot.owner, json!({"id": snapshot.id}));
+        Ok(snapshot)
     }
 
     /// Restarts the agent at the next turn.
@@ -252,7 +287,9 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Reload).await
+        let snapshot = self.snapshot_of(who, key, Command::Reload).await?;
+        self.note(who, "session.reload", key, &snapshot.owner, json!({}));
+        Ok(snapshot)
     }
 
     /// The brief: `goal`, `done`, `open`, `clarifications`.
@@ -280,8 +317,12 @@ impl Gateway {
     ) -> Result<Map<String, Value>, ApiError> {
         validate::brief(&brief)?;
         self.may_write(who, key).await?;
-        match self.execute(key, false, Command::Brief(brief)).await? {
-            Done::Brief(brief) => Ok(full_brief(brief)),
+        let fields: Vec<String> = brief.keys().cloned().collect();
+        match self.execute(who, key, false, Command::Brief(brief)).await? {
+            Done::Brief(brief) => {
+                self.note_of(who, "session.brief", key, json!({"fields": fields})).await;
+                Ok(full_brief(brief))
+            }
             _ => Err(unexpected()),
         }
     }
@@ -391,16 +432,33 @@ impl Gateway {
 
     /// Fails unless the caller may change the session.
     pub(super) async fn may_write(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        // In open mode everything belongs to `local`, the only caller: no need to look.
+        // In open mode there is one caller, who may do all: no need to look.
         if who.is_admin() {
             return Ok(());
         }
         let snapshot = self.snapshot(who, key).await?;
-        if snapshot.owner != who.user {
+        if !who.may_write(&snapshot) {
             return Err(ApiError::new(Code::NotSessionOwner, "the session belongs to somebody else"));
         }
         Ok(())
     }
+}
+
+/// The names of the fields that a change has.
+fn changed_fields(body: &PatchSession) -> Vec<&'static str> {
+    let fields = [
+        ("title", body.title.is_some()),
+        ("metadata", body.metadata.is_some()),
+        ("visibility", body.visibility.is_some()),
+        ("org_id", body.org_id.is_some()),
+        ("archived", body.archived.is_some()),
+        ("agent", body.agent.is_some()),
+        ("model", body.model.is_some()),
+        ("mode", body.mode.is_some()),
+        ("permission_mode", body.permission_mode.is_some()),
+        ("brief", body.brief.is_some()),
+    ];
+    fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
 fn add_running(answer: &mut StateView, state: &State) {
@@ -435,8 +493,7 @@ fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
 
 /// What the caller may not see does not exist for it.
 pub(super) fn visible(who: &Principal, key: &SessionKey, snapshot: Snapshot) -> Result<Snapshot, ApiError> {
-    let public = snapshot.visibility == crate::protocol::Visibility::Public;
-    if who.is_admin() || snapshot.owner == who.user || public { Ok(snapshot) } else { Err(session_not_found(key)) }
+    if who.may_see(&snapshot) { Ok(snapshot) } else { Err(session_not_found(key)) }
 }
 
 fn message_not_found() -> ApiError {

@@ -64,6 +64,9 @@ pub struct Token {
     pub id: TokenId,
     /// Whose it is.
     pub user: String,
+    /// The token behind the login that made it, which takes it along when it is revoked; null for one that the command
+    /// line made.
+    pub made_with: Option<TokenId>,
     /// What it is for, in the words of who made it.
     pub label: Option<String>,
     /// What it allows.

@@ -69,8 +69,9 @@ impl Draft {
                 running.stop.is_none() && (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.steer)
             });
         let record = new_turn(env, state, message);
+        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record);
+            return self.offer(env, message, record, owner);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -86,7 +87,7 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq, owner })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.
@@ -98,7 +99,13 @@ impl Draft {
     }
 
     /// Offers a text to the running turn. It is stored before the agent hears of it, so a crash cannot lose it.
-    fn offer(&mut self, env: &mut Env<'_>, message: &Enqueue, mut record: TurnRecord) -> Result<Accepted, ApiError> {
+    fn offer(
+        &mut self,
+        env: &mut Env<'_>,
+        message: &Enqueue,
+        mut record: TurnRecord,
+        owner: String,
+    ) -> Result<Accepted, ApiError> {
         let seq = self.last_seq() + 1;
         let Some(running) = self.running() else { return Err(no_session()) };
         let turn = running.view();
@@ -115,7 +122,7 @@ impl Draft {
         if started {
             self.effects.push(Effect::Steer(number, message.text.clone()));
         }
-        Ok(Accepted { turn, position: 0, steered: true, seq })
+        Ok(Accepted { turn, position: 0, steered: true, seq, owner })
     }
 
     /// Puts a turn into the queue and tells of it.

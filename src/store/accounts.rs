@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use super::{
     Page, Paged, Store, StoreError,
     audit::insert as insert_audit,
-    codec::{optional_text, parse, text},
+    codec::{optional_text, parse, parse_optional, text},
     connection::{AnyConnection, at_one_moment, each},
     fault::Fault,
     page::{Walk, walk},
@@ -54,7 +54,7 @@ pub enum AccountChange {
         /// The user as it is when it is new.
         user: User,
     },
-    /// The end of a token that is not revoked.
+    /// The end of a token, and of those that were made with a login of it.
     RevokeToken {
         /// Which.
         id: TokenId,
@@ -117,6 +117,7 @@ struct TokenRow {
     id: String,
     user_name: String,
     hash: String,
+    made_with: Option<String>,
     label: Option<String>,
     scopes: String,
     created_at: i64,
@@ -132,6 +133,7 @@ impl TokenRow {
             id: token.id.to_string(),
             user_name: text(&token.user),
             hash: hash.to_hex(),
+            made_with: token.made_with.map(|id| id.to_string()),
             label: optional_text(token.label.as_ref()),
             scopes: scopes.join(","),
             created_at: token.created_at.0,
@@ -147,6 +149,7 @@ impl TokenRow {
         let token = Token {
             id: parse("tokens.id", &self.id)?,
             user: self.user_name,
+            made_with: parse_optional("tokens.made_with", self.made_with.as_deref())?,
             label: self.label,
             scopes: names.map(scope).collect::<Result<_, _>>()?,
             created_at: Timestamp(self.created_at),
@@ -193,9 +196,16 @@ fn apply(connection: &mut AnyConnection, change: &AccountChange) -> Result<usize
             Ok(diesel::insert_into(tokens::table).values(TokenRow::new(token, *hash)).execute(connection)?)
         }
         AccountChange::RevokeToken { id, at } => {
-            let live = tokens::table.filter(tokens::id.eq(id.to_string())).filter(tokens::revoked_at.is_null());
-            diesel::delete(logins::table.filter(logins::token_id.eq(id.to_string()))).execute(connection)?;
-            Ok(diesel::update(live).set(tokens::revoked_at.eq(at.0)).execute(connection)?)
+            let mut revoked = 0;
+            let mut ids = vec![id.to_string()];
+            while let Some(id) = ids.pop() {
+                let live = tokens::table.filter(tokens::id.eq(id.clone())).filter(tokens::revoked_at.is_null());
+                revoked += diesel::update(live).set(tokens::revoked_at.eq(at.0)).execute(connection)?;
+                diesel::delete(logins::table.filter(logins::token_id.eq(id.clone()))).execute(connection)?;
+                let made = tokens::table.filter(tokens::made_with.eq(id)).select(tokens::id);
+                ids.extend(made.load::<String>(connection)?);
+            }
+            Ok(revoked)
         }
         AccountChange::LogIn(login) => {
             let values = (

@@ -181,6 +181,7 @@ diesel::table! {
         id -> Text,
         user_name -> Text,
         hash -> Text,
+        made_with -> Nullable<Text>,
         label -> Nullable<Text>,
         scopes -> Text,
         created_at -> BigInt,

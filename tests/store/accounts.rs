@@ -19,6 +19,7 @@ fn token(name: &str) -> Token {
     Token {
         id: TokenId::new(),
         user: name.into(),
+        made_with: None,
         label: Some("for \0 tests".into()),
         scopes: vec![Scope::Read, Scope::Webhook],
         created_at: Timestamp(7),
@@ -66,14 +67,18 @@ pub async fn tokens_come_back_and_end(db: Database) {
 
     store.accounts_seen(2).await.unwrap();
     assert_eq!(store.account_version().await.unwrap(), (2, 2));
+    let child = Token { made_with: Some(first.id), ..token("alice") };
+    let create = AccountChange::CreateToken { token: child.clone(), hash: SecretHash::of("gr_y"), user: user("alice") };
+    store.change_accounts(create, None).await.unwrap();
     let revoke = || AccountChange::RevokeToken { id: first.id, at: Timestamp(10) };
-    assert_eq!(store.change_accounts(revoke(), None).await.unwrap(), 1);
+    assert_eq!(store.change_accounts(revoke(), None).await.unwrap(), 2, "what was made with it ends with it");
     assert_eq!(store.change_accounts(revoke(), Some(entry("cli", "token.revoke", "alice"))).await.unwrap(), 0);
     let accounts = store.accounts().await.unwrap();
     assert!(accounts.any_token && accounts.tokens.is_empty() && accounts.logins.is_empty(), "{accounts:?}");
-    assert_eq!(accounts.version, 3, "what changes nothing is no new version");
+    assert_eq!(accounts.version, 4, "what changes nothing is no new version");
     let listed = store.tokens(Some("alice"), &page(5)).await.unwrap().data;
-    assert_eq!(listed, [Token { last_used_at: Some(Timestamp(8)), revoked_at: Some(Timestamp(10)), ..stored }]);
+    assert_eq!(listed[0].revoked_at, Some(Timestamp(10)));
+    assert_eq!(listed[1..], [Token { last_used_at: Some(Timestamp(8)), revoked_at: Some(Timestamp(10)), ..stored }]);
     assert!(store.tokens(Some("bob"), &page(5)).await.unwrap().data.is_empty());
     let audit = store.audit(&AuditFilter::default(), &page(5)).await.unwrap().data;
     assert_eq!(audit.len(), 1, "only what happened is in the audit: {audit:?}");

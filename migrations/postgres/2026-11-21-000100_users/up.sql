@@ -8,12 +8,14 @@ CREATE TABLE users (
     created_at BIGINT NOT NULL
 );
 
--- `hash` is the SHA-256 of the token as hex; the token itself is nowhere. Rows stay when a token is revoked: a server
+-- `made_with` is the token behind the login that made this one, and takes it along when it is revoked: whoever stole a
+-- token must not keep another. `hash` is the SHA-256 of the token as hex; the token itself is nowhere. Rows stay when a token is revoked: a server
 -- that has ever had a token never goes back to open mode.
 CREATE TABLE tokens (
     id TEXT NOT NULL PRIMARY KEY,
     user_name TEXT NOT NULL REFERENCES users (name),
     hash TEXT NOT NULL UNIQUE,
+    made_with TEXT REFERENCES tokens (id),
     label TEXT,
     scopes TEXT NOT NULL,
     created_at BIGINT NOT NULL,
