@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, Config, ConfigError, Overrides};
+use crate::config::{self, Config, ConfigError, Overrides, Secret};
 
 /// Settings that can be given on the command line; they win over environment and file.
 #[derive(Debug, Clone, Default, Args)]
@@ -52,6 +52,24 @@ pub struct Remote {
     /// Address of the server
     #[arg(long, value_name = "URL", env = "GREENROOM_URL", default_value = "http://127.0.0.1:4910")]
     pub url: String,
+    /// File with the token to call with; else $GREENROOM_TOKEN
+    #[arg(long, value_name = "FILE", env = "GREENROOM_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    /// The token to call with: of the file, else of the environment; none where neither is given. It is no option, since
+    /// the arguments of a process are for everybody to see.
+    ///
+    /// # Errors
+    /// One line: why the file cannot be read.
+    pub fn token(&self) -> Result<Option<Secret>, String> {
+        let text = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            None => std::env::var("GREENROOM_TOKEN").unwrap_or_default(),
+        };
+        Ok(Some(text.trim()).filter(|text| !text.is_empty()).map(Secret::new))
+    }
 }
 
 /// The effective configuration of this process.
