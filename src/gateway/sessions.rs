@@ -225,8 +225,8 @@ impl Gateway {
     ) -> Result<Snapshot, ApiError> {
         validate::patch(&body)?;
         self.check_agent(body.agent.as_deref())?;
-        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         self.may_write(who, key).await?;
+        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         if body.visibility.is_some() || body.org_id.is_some() {
             let now = self.snapshot(who, key).await?;
             let visibility = body.visibility.unwrap_or(now.visibility);
@@ -332,6 +332,7 @@ impl Gateway {
     /// # Errors
     /// `session_not_found`; `model_not_found` when the agent has told its models and this is none of them.
     pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
         let agent = self.snapshot(who, key).await?.agent;
         let agents = self.deps.registry.list();
         let models = agents.iter().find(|entry| entry.get("id") == Some(&json!(agent)));
@@ -350,6 +351,7 @@ impl Gateway {
     /// # Errors
     /// `session_not_found`; `model_not_found` for an agent that has no modes.
     pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
         let agent = self.snapshot(who, key).await?.agent;
         if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.stateless) {
             return Err(ApiError::new(Code::ModelNotFound, format!("{agent} has no modes")));
