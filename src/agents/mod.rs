@@ -14,10 +14,16 @@
 //! - The event channel is bounded: an agent that floods is slowed down, not buffered.
 
 pub mod acp;
+pub mod claude;
+pub mod codex;
+pub mod command;
 pub mod echo;
 pub mod openai;
+pub mod opencode;
+pub mod pi;
 pub mod pool;
 pub mod process;
+pub mod program;
 mod registry;
 
 pub use registry::Registry;
@@ -51,6 +57,8 @@ pub struct Capabilities {
     pub stateless: bool,
     /// Takes a text into the running turn.
     pub steer: bool,
+    /// Many sessions share one process, which takes no place in the pool.
+    pub shared: bool,
     /// Takes images.
     pub images: bool,
     /// Asks for permission or puts questions.
@@ -66,7 +74,7 @@ pub trait Agent: Send + Sync {
     /// The name in the configuration: `echo`, `claude`, …
     fn id(&self) -> &str;
 
-    /// The kind of adapter: `echo`, `openai`, `acp`.
+    /// The kind of adapter, as in the configuration: `echo`, `openai`, `acp`, …
     fn kind(&self) -> &'static str;
 
     /// What it can do.

@@ -9,7 +9,10 @@ use std::{
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Agent, Capabilities, Probe, acp::AcpAgent, echo::Echo, openai::OpenAiAgent};
+use super::{
+    Agent, Capabilities, Probe, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent, command::CommandAgent,
+    echo::Echo, openai::OpenAiAgent, opencode::OpencodeAgent, pi::PiAgent,
+};
 use crate::config::{AgentKind, Config};
 
 /// How long a probe of all agents may take.
@@ -31,12 +34,20 @@ impl Registry {
         let mut agents: BTreeMap<String, Arc<dyn Agent>> = BTreeMap::new();
         agents.insert("echo".into(), Arc::new(Echo::new("echo")));
         for (name, agent) in &config.agents {
+            let (own, limits) = (agent.clone(), config.agent.clone());
+            let id = name.clone();
             let built: Arc<dyn Agent> = match agent.kind {
-                AgentKind::Echo => Arc::new(Echo::new(name.clone())),
-                AgentKind::Openai => Arc::new(
-                    OpenAiAgent::new(name, agent.clone(), config.agent.clone()).map_err(|error| error.to_string())?,
-                ),
-                AgentKind::Acp => Arc::new(AcpAgent::new(name.clone(), agent.clone(), config.agent.clone())),
+                None => return Err(format!("agents.{name}.kind is missing")),
+                Some(AgentKind::Echo) => Arc::new(Echo::new(id)),
+                Some(AgentKind::Openai) => {
+                    Arc::new(OpenAiAgent::new(name, own, limits).map_err(|error| error.to_string())?)
+                }
+                Some(AgentKind::Acp) => Arc::new(AcpAgent::new(id, own, limits)),
+                Some(AgentKind::Claude) => Arc::new(ClaudeAgent::new(id, own, limits)),
+                Some(AgentKind::Codex) => Arc::new(CodexAgent::new(id, own, limits)),
+                Some(AgentKind::Opencode) => Arc::new(OpencodeAgent::new(id, own, limits)),
+                Some(AgentKind::Pi) => Arc::new(PiAgent::new(id, own, limits)),
+                Some(AgentKind::Command) => Arc::new(CommandAgent::new(id, own, limits)),
             };
             agents.insert(name.clone(), built);
         }

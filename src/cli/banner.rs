@@ -46,9 +46,9 @@ impl BannerFacts {
 fn describe(agent: &AgentConfig) -> String {
     let model = agent.model.as_ref().map(|model| format!(", model {model}")).unwrap_or_default();
     match agent.kind {
-        AgentKind::Echo => "built in, repeats what you say".into(),
-        AgentKind::Openai => format!("{}{model}", hide_password(agent.base_url.as_deref().unwrap_or_default())),
-        AgentKind::Acp => format!("{}{model}", agent.command.join(" ")),
+        None | Some(AgentKind::Echo) => "built in, repeats what you say".into(),
+        Some(AgentKind::Openai) => format!("{}{model}", hide_password(agent.base_url.as_deref().unwrap_or_default())),
+        Some(_) => format!("{}{model}", agent.command.join(" ")),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The few things that the command line does with the server's own rooms instead of over the wire.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, path::Path};
 
 use crate::{
     access::WATCH_INTERVAL,
     agents::{Probe, Registry},
     config::Config,
     server::{self, StartError},
-    store::Store,
+    store::{self, Backup, Store},
 };
 
 /// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered, with
@@ -62,6 +62,16 @@ async fn wait_until_seen(store: &Store, (version, seen): (i64, i64)) {
             _ => return,
         }
     }
+}
+
+/// Copies the database to a file, also while a server works on it.
+///
+/// # Errors
+/// One line: why not, and what to do.
+pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
+    let mut store = config.store.clone();
+    store.url = Some(config.database_url());
+    store::backup(&store, to).map_err(|error| error.to_string())
 }
 
 /// Asks each agent whether it could run.

@@ -1,7 +1,8 @@
 //! The command line: arguments in, exit status out.
 //!
 //! `serve` runs the server in this process. `token`, `user` and `org` change accounts in its database. Every other
-//! command but `doctor` and `config` is a client: it knows a running server by its URL and uses nothing but the wire.
+//! command but `backup`, `doctor` and `config` is a client: it knows a running server by its URL and uses nothing but the
+//! wire.
 //!
 //! Exit status: 0 done, 1 it failed, 2 wrong arguments or configuration, 3 no server there.
 
@@ -9,6 +10,7 @@ mod accounts;
 mod agents;
 mod answer;
 mod attach;
+mod backup;
 pub mod banner;
 mod checks;
 mod client;
@@ -76,6 +78,8 @@ enum Command {
     /// Organisations and their members, straight in the database
     #[command(subcommand)]
     Org(accounts::OrgCommand),
+    /// Copy the database to a file, also while the server runs
+    Backup(backup::Arguments),
     /// Look for what would keep the server from working, and say what to do
     Doctor,
     /// Check or show the configuration
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_accounts(&cli.common, accounts::Command::Token(command)),
         Command::User(command) => on_accounts(&cli.common, accounts::Command::User(command)),
         Command::Org(command) => on_accounts(&cli.common, accounts::Command::Org(command)),
+        Command::Backup(arguments) => with_config(&cli.common, |config| backup::run(&config, &arguments)),
         Command::Doctor => doctor::run(&cli.common),
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),

@@ -55,9 +55,10 @@ pub fn load(
     for (path, value) in &overrides.values {
         set(&mut table, path, value).map_err(|error| ConfigError(format!("--{path}: {error}")))?;
     }
-    let config: Config = Value::Table(table)
+    let mut config: Config = Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| ConfigError(format!("configuration: {}", one_line(&error.to_string()))))?;
+    config.add_known();
     validate(&config)?;
     Ok(config)
 }
@@ -109,6 +110,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("server.workers", config.server.workers),
         ("store.queue", config.store.queue),
         ("pool.max_processes", config.pool.max_processes),
+        ("pool.max_running", config.pool.max_running),
         ("limits.max_connections", config.limits.max_connections),
     ];
     for (key, count) in counts {
@@ -131,6 +133,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
         ("store.timeout", config.store.timeout),
+        ("pool.max_wait", config.pool.max_wait),
     ];
     for (key, wait) in waits {
         if wait.0.is_zero() {
@@ -158,34 +161,20 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     for (name, agent) in &config.agents {
         agent.validate(name).or_else(|what| bad(&format!("agents.{name}"), &what))?;
     }
-    let default = config.default_agent();
-    if default != "echo" && !config.agents.contains_key(default) {
+    let exists = |name: &str| name == "echo" || config.agents.contains_key(name);
+    let missing = |name: &str| {
         let known: Vec<&str> = config.agents.keys().map(String::as_str).collect();
-        return bad("session.default_agent", &format!("no agent {default:?}; there are: echo {}", known.join(" ")));
+        format!("no agent {name:?}; there are: echo {}", known.join(" "))
+    };
+    if !exists(config.default_agent()) {
+        return bad("session.default_agent", &missing(config.default_agent()));
+    }
+    for (name, agent) in &config.agents {
+        if let Some(fallback) = agent.fallback.as_deref().filter(|fallback| !exists(fallback)) {
+            return bad(&format!("agents.{name}.fallback"), &missing(fallback));
+        }
     }
     Ok(())
-}
-
-impl super::AgentConfig {
-    fn validate(&self, name: &str) -> Result<(), String> {
-        use super::AgentKind;
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        {
-            return Err("the name of an agent has 1 to 64 characters out of A-Z a-z 0-9 . _ -".into());
-        }
-        match self.kind {
-            AgentKind::Echo => Ok(()),
-            AgentKind::Openai => match &self.base_url {
-                Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(()),
-                Some(url) => Err(format!("base_url {url:?} must begin with http:// or https://")),
-                None => Err("kind \"openai\" needs base_url, as in \"http://127.0.0.1:8080/v1\"".into()),
-            },
-            AgentKind::Acp if self.command.is_empty() => {
-                Err("kind \"acp\" needs command, as in [\"gemini\", \"--acp\"]".into())
-            }
-            AgentKind::Acp => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,13 @@
-//! Logins and tokens of the caller's own; organisations of sessions; what changes of accounts mean for open streams.
+//! Logins, and tokens of the caller's own.
 
 use serde_json::json;
 
 use super::{Gateway, Principal, validate};
 use crate::{
-    access::{Deed, Lease, Via},
+    access::{Deed, Via},
     error::{ApiError, Code},
-    ids::{SessionKey, TokenId, UserId},
-    protocol::{
-        Visibility,
-        account::{CreateToken, Token, User},
-    },
+    ids::{TokenId, UserId},
+    protocol::account::{CreateToken, Token, User},
     secret::{self, SecretHash},
     store::{AccountChange, LoginRecord, Page, Paged},
     timestamp::Timestamp,
@@ -142,58 +139,5 @@ impl Gateway {
         let deed = Deed { action: "token.revoke", session: None, owner: &who.user, detail: json!({"token": id}) };
         self.access.change(AccountChange::RevokeToken { id, at: Timestamp::now() }, deed.by(who)).await?;
         Ok(())
-    }
-
-    /// Whether a session may become visible like that.
-    ///
-    /// # Errors
-    /// `invalid_parameter`.
-    pub(super) fn check_visibility(
-        &self,
-        who: &Principal,
-        visibility: Visibility,
-        org: Option<&str>,
-    ) -> Result<(), ApiError> {
-        let refused = |message: &str| Err(ApiError::new(Code::InvalidParameter, message).with("field", "org_id"));
-        match (visibility, org) {
-            (Visibility::Private | Visibility::Public, None) => Ok(()),
-            (Visibility::Private | Visibility::Public, Some(_)) => refused("org_id goes with visibility org alone"),
-            (Visibility::Org, None) => refused("visibility org needs org_id, one of your organisations"),
-            (Visibility::Org, Some(org)) => {
-                let own = who.orgs.iter().any(|one| one == org);
-                if own || (who.is_admin() && self.access.book().has_org(org)) {
-                    Ok(())
-                } else {
-                    refused("org_id must be one of your organisations")
-                }
-            }
-        }
-    }
-
-    /// The right to follow a session, which ends when the caller loses it.
-    pub(super) async fn lease(&self, who: &Principal, key: &SessionKey) -> Result<Lease, ApiError> {
-        let foreign = !who.may_write(&self.snapshot(who, key).await?);
-        let lease = self.access.lease(who, Some((key, foreign)))?;
-        if foreign {
-            // It may have been made private before the lease was listed.
-            self.snapshot(who, key).await?;
-        }
-        Ok(lease)
-    }
-
-    /// Ends the streams of those who may not see these sessions any more.
-    pub async fn recheck(&self, keys: Vec<SessionKey>) {
-        for key in keys {
-            let session = match self.snapshot(&Principal::local(), &key).await {
-                Ok(session) => session,
-                // A stream of a deleted session ends by itself.
-                Err(error) => {
-                    log::debug!("{key}: who follows it cannot be looked at: {error}");
-                    continue;
-                }
-            };
-            let sees = |who: &Principal| self.access.renew(who).is_ok_and(|who| who.may_see(&session));
-            self.access.leases.end_strangers(&key, sees);
-        }
     }
 }

@@ -33,13 +33,15 @@ use crate::{
 
 mod accounts;
 mod audit;
+mod authority;
+mod handover;
 mod quota;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
 
-pub use self::accounts::LoggedIn;
+pub use self::{accounts::LoggedIn, handover::merge_feedback};
 pub use crate::{
     access::{Lease, Principal, Scope},
     session::{Item, Subscription},

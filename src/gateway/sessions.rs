@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway, Idempotency, MessageRange, Principal, StateView, key_reused, session_not_found, too_slow, validate,
+    Gateway, Idempotency, MessageRange, Principal, StateView, authority::visible, key_reused, session_not_found, too_slow,
+    validate,
 };
 use crate::{
     error::{ApiError, Code},
@@ -181,11 +182,6 @@ impl Gateway {
         Ok(Paged { data, has_more: paged.has_more })
     }
 
-    /// True when the key has a session, whoever sees it.
-    pub(super) async fn exists(&self, key: &SessionKey) -> Result<bool, ApiError> {
-        Ok(self.view(key).await?.is_some() || self.deps.store.session(key).await?.is_some())
-    }
-
     /// A session as it is now. Wakes nothing.
     ///
     /// # Errors
@@ -274,11 +270,27 @@ impl Gateway {
     ///
     /// # Errors
     /// `session_not_found`.
-    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+    pub async fn reset(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        once: Option<Idempotency>,
+    ) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        let snapshot = self.snapshot_of(who, key, Command::Reset).await?;
-        self.note(who, "session.reset", key, &snapshot.owner, json!({"id": snapshot.id}));
-        Ok(snapshot)
+        let once = self.once(who, "reset", key.as_str(), once)?;
+        if self.known_call(once.as_ref()).await?.is_some() {
+            return self.snapshot(who, key).await;
+        }
+        match self.execute(who, key, false, Command::Reset(once)).await? {
+            Done::Snapshot(snapshot) => {
+                self.note(who, "session.reset", key, &snapshot.owner, json!({"id": snapshot.id}));
+                Ok(*snapshot)
+            }
+            Done::Duplicate(_) => self.snapshot(who, key).await,
+            // A delete came between.
+            Done::Unit => Err(session_not_found(key)),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Restarts the agent at the next turn.
@@ -431,19 +443,6 @@ impl Gateway {
         self.snapshot(who, key).await?;
         self.deps.store.message(key, id).await?.ok_or_else(message_not_found)
     }
-
-    /// Fails unless the caller may change the session.
-    pub(super) async fn may_write(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        // In open mode there is one caller, who may do all: no need to look.
-        if who.is_admin() {
-            return Ok(());
-        }
-        let snapshot = self.snapshot(who, key).await?;
-        if !who.may_write(&snapshot) {
-            return Err(ApiError::new(Code::NotSessionOwner, "the session belongs to somebody else"));
-        }
-        Ok(())
-    }
 }
 
 /// The names of the fields that a change has.
@@ -491,11 +490,6 @@ fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
         brief.entry(name).or_insert_with(|| "".into());
     }
     brief
-}
-
-/// What the caller may not see does not exist for it.
-pub(super) fn visible(who: &Principal, key: &SessionKey, snapshot: Snapshot) -> Result<Snapshot, ApiError> {
-    if who.may_see(&snapshot) { Ok(snapshot) } else { Err(session_not_found(key)) }
 }
 
 fn message_not_found() -> ApiError {

@@ -13,6 +13,7 @@
 mod accounts;
 mod append;
 mod audit;
+mod backup;
 mod choices;
 mod codec;
 mod connection;
@@ -51,6 +52,7 @@ use tokio::sync::{
 
 pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
+pub use backup::{Backup, backup};
 pub use records::*;
 
 use crate::{config::StoreConfig, ids::SessionKey};

@@ -10,6 +10,8 @@ mod lifecycle;
 mod mock_llm;
 mod process;
 mod real;
+#[path = "../support/real/mod.rs"]
+mod real_agents;
 mod settings;
 mod stopping;
 mod turns;

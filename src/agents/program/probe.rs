@@ -1,8 +1,8 @@
-//! Whether an ACP agent could run: finds its program and asks for its version. Never opens a conversation.
+//! Whether a program could run: finds its program and asks for its version. Never opens a conversation.
 
 use std::{sync::Arc, time::Duration};
 
-use super::Setup;
+use super::Program;
 use crate::agents::{
     Probe,
     process::{self, SpawnError, Unrecorded},
@@ -12,20 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Programs that run others: their version is not the agent's.
 const LAUNCHERS: [&str; 10] = ["node", "npx", "bun", "bunx", "deno", "python3", "uvx", "sh", "bash", "env"];
 
-pub(super) async fn probe(setup: &Setup) -> Probe {
-    let mut spawn = setup.spawn("", std::env::temp_dir(), Arc::new(Unrecorded));
+pub(super) async fn probe(program: &Program) -> Probe {
+    let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), Arc::new(Unrecorded));
     let Some(path) = process::find_program(&spawn.program, &spawn.env) else {
-        let reason = setup.unavailable(&SpawnError::NotFound(spawn.program));
+        let reason = program.unavailable(&SpawnError::NotFound(spawn.program));
         return Probe { reason: Some(reason), ..Probe::default() };
     };
-    let program = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if LAUNCHERS.contains(&program) {
+    let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if LAUNCHERS.contains(&file) {
         return Probe { available: true, ..Probe::default() };
     }
     spawn.args = vec!["--version".into()];
     match process::first_line(spawn, PATIENCE).await {
         Ok(line) => Probe { available: true, version: line.as_deref().and_then(version), ..Probe::default() },
-        Err(error) => Probe { reason: Some(setup.unavailable(&error)), ..Probe::default() },
+        Err(error) => Probe { reason: Some(program.unavailable(&error)), ..Probe::default() },
     }
 }
 
