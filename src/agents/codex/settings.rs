@@ -190,7 +190,9 @@ pub(super) fn models(list: &[Value], current: Option<&str>) -> Vec<BTreeMap<Stri
         Some(entry(id, model.get("displayName").and_then(Value::as_str).unwrap_or(id)))
     });
     let mut models: Vec<_> = listed.collect();
-    if let Some(current) = current.filter(|current| !models.iter().any(|model| model["id"] == **current)) {
+    if let Some(current) =
+        current.filter(|current| !models.iter().any(|model| model.get("id").is_some_and(|id| id == *current)))
+    {
         models.insert(0, entry(current, current));
     }
     models
@@ -276,11 +278,8 @@ mod tests {
         let own = own(json!({"sandbox_workspace_write": {"network_access": true, "writable_roots": ["/more"]}}));
         let started = json!({"model": "m", "reasoningEffort": "high", "approvalPolicy": "untrusted",
             "sandbox": {"type": "workspaceWrite"}});
-        let normal = Wanted {
-            model: Some("m".into()),
-            mode: "default".into(),
-            policy: own.policy("default", false).unwrap(),
-        };
+        let normal =
+            Wanted { model: Some("m".into()), mode: "default".into(), policy: own.policy("default", false).unwrap() };
         let mut in_force = InForce::read(&started);
         assert_eq!(in_force.overrides(&normal, &own), Map::new());
         let plan = Wanted { mode: "plan".into(), policy: own.policy("plan", false).unwrap(), ..normal.clone() };
