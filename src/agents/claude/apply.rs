@@ -157,6 +157,9 @@ impl Driver {
                 return self.emit(AgentEvent::Fault { code: "agent_error".into(), message }).await;
             }
         }
+        if let (Some((applied, _)), Some(mode)) = (&mut self.applied.mode, &self.spec.mode) {
+            *applied = Some(mode.clone());
+        }
         self.emit_mode().await
     }
 

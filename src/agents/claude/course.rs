@@ -10,10 +10,7 @@
 use serde_json::Value;
 
 use super::wire::Lifecycle;
-use crate::{
-    agents::Outcome,
-    protocol::TurnError,
-};
+use crate::{agents::Outcome, protocol::TurnError};
 
 /// The course of one turn.
 #[derive(Debug)]

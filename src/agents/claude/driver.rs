@@ -20,7 +20,7 @@ use super::{
     apply::{Applied, ModeRequest},
     outcome,
     permission::Pending,
-    settings::Settings,
+    settings::{self, Settings},
     turn::Turn,
     usage::Meter,
     wire::{self, Message, text},
@@ -225,7 +225,7 @@ impl Driver {
                 }
             }
             "commands_changed" => match message.get("commands") {
-                Some(commands) => self.emit(AgentEvent::Commands(commands.clone())).await,
+                commands @ Some(_) => self.emit(settings::commands(commands)).await,
                 None => self.emit(raw(message)).await,
             },
             "api_retry" => self.retry(message).await,

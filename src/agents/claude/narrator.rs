@@ -9,10 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::{
-    tools,
-    wire::text,
-};
+use super::{tools, wire::text};
 use crate::{
     agents::{AgentEvent, program::raw},
     protocol::{ToolStatus, event::DeltaKind},

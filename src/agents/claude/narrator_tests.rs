@@ -140,8 +140,10 @@ fn a_sub_agent_shows_in_its_call_and_not_in_the_answer() {
     let mut narrator = Narrator::default();
     let spawn = json!([{"type": "tool_use", "id": "t", "name": "Agent", "input": {"description": "look"}}]);
     told(&mut narrator, &[assistant("m", spawn)]);
-    let sub = |kind: &str, content: Value| json!({"type": kind, "message": {"id": "s", "content": content},
-        "parent_tool_use_id": "t"});
+    let sub = |kind: &str, content: Value| {
+        json!({"type": kind, "message": {"id": "s", "content": content},
+        "parent_tool_use_id": "t"})
+    };
     let news = |output: &str| AgentEvent::ToolUpdated {
         call_id: "t".into(),
         status: ToolStatus::Running,

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     driver::{CallError, Driver},
-    settings::Settings,
+    settings::{self, Settings},
     usage::Meter,
 };
 use crate::{
     agents::{
-        AgentEvent, OpenSpec, Opened, Outcome,
+        OpenSpec, Opened, Outcome,
         program::{JsonLines, Past, Program, STDERR_IN_MESSAGE, Stop},
     },
     protocol::event::Resumed,
@@ -88,8 +88,7 @@ impl Driver {
             models: self.settings.models(),
         };
         self.host.emit_opened(opened).await?;
-        let commands = initialized.get("commands").cloned().unwrap_or_else(|| json!([]));
-        self.emit(AgentEvent::Commands(commands)).await?;
+        self.emit(settings::commands(initialized.get("commands"))).await?;
         self.emit_mode().await?;
         self.host.emit_all(fault).await
     }
@@ -121,7 +120,8 @@ impl Driver {
         if let Some(id) = &asked
             && self.settings.check_model(id, configured).is_err()
         {
-            if let Err(CallError::Stop(stop)) = self.call(&json!({"subtype": "set_model", "model": null}), limit).await {
+            if let Err(CallError::Stop(stop)) = self.call(&json!({"subtype": "set_model", "model": null}), limit).await
+            {
                 return Err(stop);
             }
             self.settings.model = self.settings.resolve(None);

@@ -41,7 +41,9 @@ struct Waiting {
 #[derive(Debug)]
 enum Kind {
     /// With the agent's own rules for "always".
-    Tool { suggestions: Value },
+    Tool {
+        suggestions: Value,
+    },
     Plan,
     Questions(Questions),
 }
@@ -248,7 +250,8 @@ mod tests {
         assert_eq!((ask.title.as_str(), ask.tool.as_deref()), ("touch a", Some("Bash")));
         assert_eq!(ask.input_summary.as_deref(), Some("touch a"));
         let input = json!({"command": "touch a"});
-        let expected = json!({"behavior": "allow", "updatedInput": input, "updatedPermissions": [rule("touch *", "session")]});
+        let expected =
+            json!({"behavior": "allow", "updatedInput": input, "updatedPermissions": [rule("touch *", "session")]});
         assert_eq!(pick(&mut pending, &ask, "allow_always"), expected);
         assert_eq!(pending.answer(&ask.ask_id, &Answer::Cancelled), None);
         for (id, expected) in [("allow", allow(&input)), ("reject", deny(REFUSED)), ("nonsense", deny(REFUSED))] {
@@ -267,7 +270,8 @@ mod tests {
             let ask = Pending::default().ask("i", "r".into(), &request);
             assert!(ask.options.iter().all(|option| option.kind != OptionKind::AllowAlways), "{ask:?}");
         }
-        let mode = json!([{"type": "setMode", "mode": "acceptEdits"}, {"type": "addDirectories", "directories": ["/x"]}]);
+        let mode =
+            json!([{"type": "setMode", "mode": "acceptEdits"}, {"type": "addDirectories", "directories": ["/x"]}]);
         let expected = "Yes, and in this session accept all edits, allow all of /x";
         assert_eq!(always(&mode).as_deref(), Some(expected));
     }

@@ -60,7 +60,9 @@ fn question(number: usize, asked: &Value) -> Question {
 pub(super) fn ask(ask_id: &str, questions: &Questions) -> Ask {
     let title = match questions.0.as_slice() {
         [one] => one.question.clone(),
-        several => several.iter().map(|one| one.header.as_deref().unwrap_or(&one.question)).collect::<Vec<_>>().join(", "),
+        several => {
+            several.iter().map(|one| one.header.as_deref().unwrap_or(&one.question)).collect::<Vec<_>>().join(", ")
+        }
     };
     Ask {
         ask_id: ask_id.to_owned(),

@@ -21,6 +21,9 @@ const MODES: [(&str, &str); 6] = [
     (BYPASS, "Allow everything"),
 ];
 
+/// The longest description of a command, in characters.
+const DESCRIPTION: usize = 200;
+
 /// A model on offer.
 #[derive(Debug, Clone, PartialEq)]
 struct Model {
@@ -65,7 +68,10 @@ impl Settings {
     /// The models for [`crate::agents::Opened`].
     pub(super) fn models(&self) -> Vec<BTreeMap<String, Value>> {
         let entry = |model: &Model| {
-            BTreeMap::from([("id".to_owned(), model.id.as_str().into()), ("name".to_owned(), model.name.as_str().into())])
+            BTreeMap::from([
+                ("id".to_owned(), model.id.as_str().into()),
+                ("name".to_owned(), model.name.as_str().into()),
+            ])
         };
         self.models.iter().map(entry).collect()
     }
@@ -118,6 +124,20 @@ impl Settings {
         let modes = offered.map(|(id, name)| json!({"id": id, "name": name})).collect();
         AgentEvent::Mode { mode: Some(self.shown_mode().to_owned()), modes }
     }
+}
+
+/// The commands as the agent gives them, with the descriptions cut to what a menu shows: they are written for a model,
+/// and as long as a page.
+pub(super) fn commands(list: Option<&Value>) -> AgentEvent {
+    let short = |command: &Value| {
+        let mut command = command.clone();
+        if let Some(Value::String(description)) = command.get_mut("description") {
+            *description = description.chars().take(DESCRIPTION).collect();
+        }
+        command
+    };
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    AgentEvent::Commands(list.map(short).collect())
 }
 
 /// Whether a mode of this id may be asked for.
@@ -180,6 +200,14 @@ mod tests {
         assert_eq!(alias.as_deref(), Some("the model is `claude-sonnet-5-5`"));
         let other = settings.model_is("claude-opus-5-5", Some("claude-opus-4-1")).unwrap();
         assert_eq!(other, "`claude-opus-4-1` was asked for, and the agent runs `claude-opus-5-5`");
+    }
+
+    #[test]
+    fn commands_keep_their_fields_and_get_short() {
+        let list = json!([{"name": "x", "description": "ü".repeat(300), "argumentHint": "[y]"}, {"name": "z"}]);
+        let AgentEvent::Commands(commands) = commands(Some(&list)) else { panic!("no commands") };
+        assert_eq!(commands[0]["description"].as_str().map(|text| text.chars().count()), Some(200));
+        assert_eq!((&commands[0]["argumentHint"], &commands[1]), (&json!("[y]"), &json!({"name": "z"})));
     }
 
     #[test]

@@ -124,7 +124,8 @@ mod tests {
         assert_eq!(output(&json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])), json!("a\nb"));
         let image = json!([{"type": "text", "text": "a"},
             {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]);
-        let expected = json!({"text": "a", "content": [{"type": "image", "media_type": "image/png", "base64_bytes": 4}]});
+        let expected =
+            json!({"text": "a", "content": [{"type": "image", "media_type": "image/png", "base64_bytes": 4}]});
         assert_eq!(output(&image), expected);
     }
 }

@@ -59,7 +59,8 @@ impl Counts {
     /// Of a table by model, with its cost.
     fn of_models(models: &Value) -> Option<(Self, f64)> {
         let models = models.as_object()?;
-        let names = ["inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens", "thinkingTokens"];
+        let names =
+            ["inputTokens", "outputTokens", "cacheReadInputTokens", "cacheCreationInputTokens", "thinkingTokens"];
         let counts = models.values().fold(Self::default(), |sum, model| sum.plus(Self::read(model, names)));
         let cost = models.values().filter_map(|model| model.get("costUSD")?.as_f64()).sum();
         Some((counts, cost))

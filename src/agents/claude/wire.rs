@@ -132,7 +132,8 @@ mod tests {
         assert_eq!(parse(withdrawn), Message::Withdrawn("r".into()));
         let good = json!({"type": "control_response", "response": {"subtype": "success", "request_id": "1", "response": {"a": 1}}});
         assert_eq!(parse(good), Message::Response { id: "1".into(), result: Ok(json!({"a": 1})) });
-        let bad = json!({"type": "control_response", "response": {"subtype": "error", "request_id": "1", "error": "no"}});
+        let bad =
+            json!({"type": "control_response", "response": {"subtype": "error", "request_id": "1", "error": "no"}});
         assert_eq!(parse(bad), Message::Response { id: "1".into(), result: Err("no".into()) });
         let states = ["queued", "started", "completed", "cancelled", "refused"].map(|state| {
             let told = json!({"type": "command_lifecycle", "command_uuid": "u", "state": state});

@@ -32,7 +32,7 @@ use super::{
     Probe, ProcessLedger,
     process::{self, Process, Spawn, SpawnError},
 };
-use crate::config::{AgentConfig, AgentLimits, known};
+use crate::config::{AgentConfig, AgentKind, AgentLimits, known};
 
 /// An agent that is a program, as configured; shared by all its sessions.
 #[derive(Debug)]
@@ -101,8 +101,13 @@ impl Program {
     /// What to do about credentials that are missing or refused.
     #[must_use]
     pub fn login_hint(&self) -> &'static str {
-        let by_name = known::find(&self.name).filter(|known| Some(known.kind) == self.config.kind);
-        let known = by_name.or_else(|| known::KNOWN.iter().find(|known| Some(known.kind) == self.config.kind));
+        let program = self.config.command.first().and_then(|program| program.rsplit('/').next());
+        let kind = self.config.kind;
+        let native = !matches!(kind, None | Some(AgentKind::Acp | AgentKind::Command));
+        let known = known::find(&self.name)
+            .filter(|known| Some(known.kind) == kind)
+            .or_else(|| known::KNOWN.iter().find(|known| known.command.first().copied() == program))
+            .or_else(|| known::KNOWN.iter().find(|known| native && Some(known.kind) == kind));
         known.map_or("check its key or its login", |known| known.login)
     }
 
