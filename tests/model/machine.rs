@@ -40,6 +40,7 @@ pub enum Op {
     Reset,
     Archive,
     Open,
+    Rename,
     Delta(bool),
     ToolStarted(u8),
     ToolFinished(u8),
@@ -212,6 +213,11 @@ impl Machine {
         self.decide(|draft, env| draft.agent_event(env, event));
     }
 
+    /// The agent's own id of the conversation, as it would be resumed.
+    pub fn native_id(&self) -> Option<&str> {
+        self.state.as_ref()?.native_ids.values().next().map(String::as_str)
+    }
+
     fn started(&self) -> bool {
         self.running_state() == Some(TurnState::Running)
     }
@@ -256,6 +262,9 @@ impl Machine {
             }
             Op::Open if self.running_state() == Some(TurnState::Starting) => {
                 self.agent(AgentEvent::Opened(Opened { native_id: Some("n1".into()), ..Opened::default() }));
+            }
+            Op::Rename if self.started() => {
+                self.agent(AgentEvent::Opened(Opened { native_id: Some("n2".into()), ..Opened::default() }));
             }
             Op::Delta(text) if self.started() => {
                 self.said += 1;
