@@ -71,7 +71,7 @@ proptest! {
 #[test]
 fn an_agent_may_give_its_conversation_another_id_in_the_middle_of_a_turn() {
     let mut machine = Machine::new(0);
-    machine.step(&Op::Send { policy: 0, other_agent: false });
+    machine.step(&Op::Send { policy: 0, other_agent: true });
     machine.step(&Op::Open);
     assert_eq!(machine.native_id(), Some("n1"));
     machine.step(&Op::Rename);
