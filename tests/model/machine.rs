@@ -42,6 +42,7 @@ pub enum Op {
     Full(bool),
     Admit,
     Open,
+    Rename,
     Delta(bool),
     ToolStarted(u8),
     ToolFinished(u8),
@@ -234,6 +235,11 @@ impl Machine {
         self.decide(|draft, env| draft.agent_event(env, event));
     }
 
+    /// The agent's own id of the conversation, as it would be resumed.
+    pub fn native_id(&self) -> Option<&str> {
+        self.state.as_ref()?.native_ids.values().next().map(String::as_str)
+    }
+
     fn started(&self) -> bool {
         self.running_state() == Some(TurnState::Running)
     }
@@ -284,6 +290,9 @@ impl Machine {
             }
             Op::Open if self.running_state() == Some(TurnState::Starting) && !self.waits => {
                 self.agent(AgentEvent::Opened(Opened { native_id: Some("n1".into()), ..Opened::default() }));
+            }
+            Op::Rename if self.started() => {
+                self.agent(AgentEvent::Opened(Opened { native_id: Some("n2".into()), ..Opened::default() }));
             }
             Op::Delta(text) if self.started() => {
                 self.said += 1;
