@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod choices;
+mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
