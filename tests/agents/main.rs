@@ -9,6 +9,7 @@ mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod pi;
 mod process;
 mod real;
 #[path = "../support/real/mod.rs"]

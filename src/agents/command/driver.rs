@@ -22,10 +22,10 @@ use crate::{
     agents::{
         AdapterSide, AgentCommand, AgentEvent, OpenSpec, Opened, Outcome, Prompt,
         process::{Process, Spawn, Stopped},
-        program::{Host, Program, REPLAY_LIMIT, STDERR_IN_MESSAGE, Stop, keep, replay, without_permissions},
+        program::{Host, Program, REPLAY_LIMIT, STDERR_IN_MESSAGE, Stop, keep_all, replay, without_permissions},
     },
     protocol::{
-        Attachment, Message,
+        Message,
         event::{DeltaKind, Resumed},
     },
 };
@@ -163,7 +163,8 @@ impl Session {
             let message = format!("agent `{name}`: mode `{mode}` was asked for, and a program has no modes");
             return Ok(Err(Outcome::failed("model_not_found", message)));
         }
-        let files = self.keep_files(&prompt, host).await?;
+        let (files, faults) = keep_all(&self.spec.cwd, prompt.attachments.to_vec()).await;
+        host.emit_all(faults).await?;
         let mut spawn = spawn(&self.program, &self.spec);
         let room = if by_argument(&spawn.args, config.prompt_by) {
             MAX_ARGUMENT.saturating_sub(prompt.text.len() + files.len() + AROUND_REPLAY).min(REPLAY_LIMIT)
@@ -188,30 +189,6 @@ impl Session {
             Ok(process) => Ok((process, stdin)),
             Err(error) => Err(Outcome::failed("agent_unavailable", self.program.unavailable(&error))),
         })
-    }
-
-    /// Puts the attached files into the working folder; the lines of the prompt that name them.
-    async fn keep_files(&self, prompt: &Prompt, host: &mut Host) -> Result<String, Stop> {
-        if prompt.attachments.is_empty() {
-            return Ok(String::new());
-        }
-        let (folder, files) = (self.spec.cwd.clone(), Arc::clone(&prompt.attachments));
-        let kept = tokio::task::spawn_blocking(move || {
-            let keep = |file: &Attachment| (keep(&folder, file), file.name.clone(), file.media_type.clone());
-            files.iter().map(keep).collect::<Vec<_>>()
-        });
-        let mut lines = String::from("\n\nAttached files:");
-        for (kept, name, media_type) in kept.await.unwrap_or_default() {
-            match kept {
-                Ok(path) => lines.push_str(&format!("\n- {path} ({media_type})")),
-                Err(error) => {
-                    let message = format!("the file `{name}` cannot be put into the working folder: {error}");
-                    lines.push_str(&format!("\n- [{message}]"));
-                    host.emit(AgentEvent::Fault { code: "attachment_left_out".into(), message }).await?;
-                }
-            }
-        }
-        Ok(lines)
     }
 }
 

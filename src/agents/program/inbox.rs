@@ -8,14 +8,38 @@ use std::{
 
 use base64::Engine as _;
 
-use crate::protocol::Attachment;
+use crate::{agents::AgentEvent, protocol::Attachment};
 
 /// The folder, inside of the agent's own, that attached files land in.
-pub const INBOX: &str = "input";
+const INBOX: &str = "input";
 /// The longest name of a file, in bytes.
 const MAX_NAME: usize = 120;
 /// Files of the same name that are told apart by a number.
 const MAX_SAME: u32 = 1000;
+
+/// Writes attached files into `input/` of `folder`. Returns the lines for the prompt that name them, empty when there are
+/// none, and a fault for each that could not be written.
+pub async fn keep_all(folder: &Path, files: Vec<Attachment>) -> (String, Vec<AgentEvent>) {
+    if files.is_empty() {
+        return (String::new(), Vec::new());
+    }
+    let folder = folder.to_owned();
+    let kept = tokio::task::spawn_blocking(move || {
+        files.into_iter().map(|file| (keep(&folder, &file), file.name, file.media_type)).collect::<Vec<_>>()
+    });
+    let (mut lines, mut faults) = (String::from("\n\nAttached files:"), Vec::new());
+    for (kept, name, media_type) in kept.await.unwrap_or_default() {
+        match kept {
+            Ok(path) => lines.push_str(&format!("\n- {path} ({media_type})")),
+            Err(error) => {
+                let message = format!("the file `{name}` cannot be put into the working folder: {error}");
+                lines.push_str(&format!("\n- [{message}]"));
+                faults.push(AgentEvent::Fault { code: "attachment_left_out".into(), message });
+            }
+        }
+    }
+    (lines, faults)
+}
 
 /// Writes an attached file into `input/` of `folder`, under a name that is safe there and not taken yet. Returns its path
 /// from `folder` on. Nothing outside of `folder` is touched, whatever the file is called and whatever links the agent has
@@ -23,7 +47,7 @@ const MAX_SAME: u32 = 1000;
 ///
 /// # Errors
 /// When the content is no base64, `input` is no folder, or the file cannot be written.
-pub fn keep(folder: &Path, file: &Attachment) -> io::Result<String> {
+fn keep(folder: &Path, file: &Attachment) -> io::Result<String> {
     let content = base64::engine::general_purpose::STANDARD.decode(&file.content_base64).map_err(io::Error::other)?;
     let inbox = folder.join(INBOX);
     match fs::create_dir(&inbox) {

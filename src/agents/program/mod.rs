@@ -5,7 +5,7 @@
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
 //! - [`replay()`]: the conversation so far as text, for an agent that cannot load it;
-//! - [`keep`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
+//! - [`keep_all`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
 //!
 //! Knows no agent's protocol.
 
@@ -25,7 +25,7 @@ pub use self::{
     connection::{Connection, Input},
     files::text_of,
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
-    inbox::keep,
+    inbox::keep_all,
     lines::{Incoming, JsonLines},
     permission::without_permissions,
     replay::{REPLAY_LIMIT, replay},
@@ -106,6 +106,15 @@ impl Program {
             }
             SpawnError::NoFolder(_) | SpawnError::Refused { .. } => format!("agent `{name}`: {error}"),
         }
+    }
+
+    /// What to do when it has no credentials.
+    #[must_use]
+    pub fn login_hint(&self) -> String {
+        let program = self.config.command.first().map(String::as_str).unwrap_or_default();
+        known::find(&self.name)
+            .or_else(|| known::by_program(program))
+            .map_or_else(|| "log in with it, or give it a key".to_owned(), |known| known.login.to_owned())
     }
 
     /// How long a call between turns, such as a change of the model, may take.
