@@ -18,6 +18,7 @@ pub mod command;
 mod decide;
 pub mod draft;
 pub mod env;
+mod fallback;
 mod lane;
 pub mod messages;
 pub mod outbox;
