@@ -120,9 +120,7 @@ impl Registry {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         match found.get(name).filter(|probe| !probe.models.is_empty()) {
             Some(probe) => probe.models.clone(),
-            None => {
-                self.models.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default()
-            }
+            None => self.models.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default(),
         }
     }
 

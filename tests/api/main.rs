@@ -10,6 +10,7 @@
 mod gateway;
 
 mod access;
+mod agents;
 mod bad_input;
 mod choices;
 mod conversations;
