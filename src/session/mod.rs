@@ -19,6 +19,7 @@ mod decide;
 pub mod draft;
 pub mod env;
 mod handover;
+mod fallback;
 mod lane;
 pub mod messages;
 pub mod outbox;

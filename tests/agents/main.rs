@@ -1,5 +1,3 @@
-//! Agents as processes: the rules for child processes, the ACP and Codex adapters against scripted agents, and real
-//! agents.
 //! Agents as processes: the rules for child processes, the adapters against scripted agents, and real agents.
 
 // The helpers of a test may fail it as the test itself may.
@@ -9,10 +7,12 @@ mod choices;
 mod codex;
 mod claude;
 mod claude_real;
+mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod pi;
 mod process;
 mod real;
 #[path = "../support/real/mod.rs"]

@@ -11,6 +11,7 @@ mod gateway;
 
 mod access;
 mod backup;
+mod agents;
 mod bad_input;
 mod choices;
 mod conversations;

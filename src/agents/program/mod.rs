@@ -4,15 +4,18 @@
 //! - [`Program`]: the configuration of one agent, as a process to be started;
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
-//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it.
+//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it;
+//! - [`keep_all`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
 //!
 //! Knows no agent's protocol.
 
 mod connection;
 mod files;
 mod host;
+mod inbox;
 mod lines;
 mod past;
+mod permission;
 mod probe;
 mod replay;
 mod rpc;
@@ -23,8 +26,10 @@ pub use self::{
     connection::{Connection, Input},
     files::text_of,
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
+    inbox::keep_all,
     lines::{Incoming, JsonLines},
     past::Past,
+    permission::without_permissions,
     replay::{REPLAY_LIMIT, replay},
     rpc::{Dialect, Message, RpcError},
 };
@@ -79,6 +84,13 @@ impl Program {
         probe::probe(self).await
     }
 
+    /// Whether its program is there. Runs nothing: what an unknown program does when it is asked for its version, nobody
+    /// knows.
+    #[must_use]
+    pub fn find(&self) -> Probe {
+        probe::find(self).map_or_else(|missing| missing, |_path| Probe { available: true, ..Probe::default() })
+    }
+
     /// Why it did not start, and what to do about it.
     #[must_use]
     pub fn unavailable(&self, error: &SpawnError) -> String {
@@ -109,6 +121,13 @@ impl Program {
             .or_else(|| known::KNOWN.iter().find(|known| known.command.first().copied() == program))
             .or_else(|| known::KNOWN.iter().find(|known| native && Some(known.kind) == kind));
         known.map_or("check its key or its login", |known| known.login)
+    /// What to do when it has no credentials.
+    #[must_use]
+    pub fn login_hint(&self) -> String {
+        let program = self.config.command.first().map(String::as_str).unwrap_or_default();
+        known::find(&self.name)
+            .or_else(|| known::by_program(program))
+            .map_or_else(|| "log in with it, or give it a key".to_owned(), |known| known.login.to_owned())
     }
 
     /// How long a call between turns, such as a change of the model, may take.
