@@ -8,6 +8,8 @@ mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod opencode;
+mod opencode_real;
 mod process;
 mod real;
 #[path = "../support/real/mod.rs"]

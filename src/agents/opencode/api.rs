@@ -31,8 +31,6 @@ impl fmt::Debug for Api {
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) struct ApiError {
-    /// What the server answered; none when it did not.
-    pub(super) status: Option<u16>,
     /// For a person.
     pub(super) message: String,
 }
@@ -113,7 +111,7 @@ impl Api {
             if body.is_empty() {
                 return Ok(Value::Null);
             }
-            let malformed = |error| ApiError { status: None, message: format!("{path} got no JSON: {error}") };
+            let malformed = |error| ApiError { message: format!("{path} got no JSON: {error}") };
             serde_json::from_slice(&body).map_err(malformed)
         };
         match limit {
@@ -124,23 +122,20 @@ impl Api {
 }
 
 fn late(limit: Duration) -> ApiError {
-    ApiError { status: None, message: format!("no answer within {limit:?}") }
+    ApiError { message: format!("no answer within {limit:?}") }
 }
 
 fn unreached(error: &reqwest::Error) -> ApiError {
     // The address is our own and says nothing.
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    ApiError {
-        status: None,
-        message: format!("its server cannot be reached: {}", cause.unwrap_or_else(|| error.to_string())),
-    }
+    ApiError { message: format!("its server cannot be reached: {}", cause.unwrap_or_else(|| error.to_string())) }
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unreached(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(ApiError { status: None, message: format!("an answer is larger than {MAX_BODY} bytes") });
+            return Err(ApiError { message: format!("an answer is larger than {MAX_BODY} bytes") });
         }
         body.extend_from_slice(&chunk);
     }
@@ -155,5 +150,5 @@ async fn refused(response: Response) -> ApiError {
     let message = value.get("data").and_then(|data| data.get("message")).or_else(|| value.get("message"));
     let message = message.and_then(Value::as_str).and_then(|message| message.lines().next()).map(str::to_owned);
     let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).chars().take(200).collect());
-    ApiError { status: Some(status), message: format!("{message} (HTTP {status})") }
+    ApiError { message: format!("{message} (HTTP {status})") }
 }
