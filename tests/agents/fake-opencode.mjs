@@ -56,9 +56,9 @@ async function turn(key, parent, steps) {
     emit("message.part.updated", { sessionID: key, part: made });
     return made;
   };
-  const say = (text, twice) => {
+  const say = (text, twice, size = 4) => {
     const made = part({ type: "text", text: "", time: { start: 1 } });
-    for (const delta of text.match(/.{1,4}/gsu) ?? []) {
+    for (const delta of text.match(new RegExp(`.{1,${size}}`, "gsu")) ?? []) {
       const properties = { sessionID: key, messageID: info.id, partID: made.id, field: "text", delta };
       const event = emit("message.part.delta", properties);
       if (twice) emit("message.part.delta", properties, event);
@@ -93,7 +93,7 @@ async function turn(key, parent, steps) {
       muted = true;
       say(value)();
       muted = false;
-    } else if (name === "flood") for (let n = 0; n < value; n++) say(`${n} `.padEnd(1000, "x"))();
+    } else if (name === "flood") for (let n = 0; n < value; n++) say(`${n} `.padEnd(1000, "x"), false, 1000)();
     else if (name === "garbage") write("data: nonsense\n\ndata: {\"payload\":7}\n\nodd\n\ndata: {}\n\n");
     else if (name === "wait") await pause(value);
     else if (name === "stderr") console.error(value);

@@ -282,6 +282,7 @@ async fn a_turn_that_does_not_stop_is_killed_with_its_server() {
     deaf.script(json!([{"say": "a"}, {"deaf": true}])).await;
     deaf.until(|event| matches!(event, AgentEvent::Delta { .. })).await;
     deaf.send(AgentCommand::Cancel).await;
+    eventually("it was asked to stop", || !fake.calls("/abort").is_empty()).await;
     deaf.live.kill.kill();
     let rest = closed(deaf).await;
     assert_eq!(rest.last(), Some(&AgentEvent::Ended(Outcome::Cancelled)));

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use reqwest::{Client, Method, Response, Url, redirect::Policy};
 use serde_json::Value;
 
-use crate::config::Secret;
+use crate::{agents::openai::endpoint::install_tls_provider, config::Secret};
 
 /// The user that the server's password belongs to.
 pub(super) const USER: &str = "opencode";
@@ -42,6 +42,7 @@ impl Api {
     /// For a person, when the address is none or the client cannot be set up.
     pub(super) fn new(address: &str, password: Secret) -> Result<Self, String> {
         let base = Url::parse(address).map_err(|error| format!("{address:?} is no address: {error}"))?;
+        install_tls_provider();
         // Plain HTTP on loopback: no certificates, no proxy, no redirects that the password would follow.
         let client = Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]);
         let client = client.build().map_err(|error| format!("no HTTP client: {error}"))?;
