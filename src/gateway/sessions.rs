@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway, Idempotency, MessageRange, Principal, StateView, authority::visible, key_reused, session_not_found, too_slow,
-    validate,
+    Gateway, Idempotency, MessageRange, Principal, StateView, authority::visible, key_reused, session_not_found,
+    too_slow, validate,
 };
 use crate::{
     error::{ApiError, Code},

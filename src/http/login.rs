@@ -1,16 +1,13 @@
 //! Logging in and out with a browser, and the tokens of whoever has logged in.
 
-use actix_web::{HttpRequest, HttpResponse, http::header::{LOCATION, SET_COOKIE}, web::Data};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{LOCATION, SET_COOKIE},
+    web::Data,
+};
 use serde_json::{Value, json};
 
-use super::{
-    Api, Params,
-    body::Json,
-    caller::Browser,
-    cookie,
-    list::List,
-    path::Id,
-};
+use super::{Api, Params, body::Json, caller::Browser, cookie, list::List, path::Id};
 use crate::{
     error::ApiError,
     ids::TokenId,

@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod choices;
-mod codex;
 mod claude;
 mod claude_real;
+mod codex;
 mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod opencode;
+mod opencode_real;
 mod pi;
 mod process;
 mod real;

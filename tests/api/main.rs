@@ -10,8 +10,8 @@
 mod gateway;
 
 mod access;
-mod backup;
 mod agents;
+mod backup;
 mod bad_input;
 mod choices;
 mod conversations;

@@ -121,13 +121,6 @@ impl Program {
             .or_else(|| known::KNOWN.iter().find(|known| known.command.first().copied() == program))
             .or_else(|| known::KNOWN.iter().find(|known| native && Some(known.kind) == kind));
         known.map_or("check its key or its login", |known| known.login)
-    /// What to do when it has no credentials.
-    #[must_use]
-    pub fn login_hint(&self) -> String {
-        let program = self.config.command.first().map(String::as_str).unwrap_or_default();
-        known::find(&self.name)
-            .or_else(|| known::by_program(program))
-            .map_or_else(|| "log in with it, or give it a key".to_owned(), |known| known.login.to_owned())
     }
 
     /// How long a call between turns, such as a change of the model, may take.
