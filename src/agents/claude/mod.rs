@@ -60,6 +60,7 @@ impl Agent for ClaudeAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
+            per_turn: false,
             // A line with priority `next` goes to the model with the next result of a tool.
             steer: true,
             shared: false,
