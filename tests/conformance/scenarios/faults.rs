@@ -1,0 +1,40 @@
+//! What a model server does to an agent: the turn fails with a reason, in time, and the next one works.
+
+use super::Went;
+use crate::{
+    rig::Rig,
+    subject::{Subject, Variant},
+};
+
+pub async fn error_401(subject: Subject) -> Went {
+    failed(subject, "ERR401", |message| message.contains("credentials")).await
+}
+
+pub async fn error_429(subject: Subject) -> Went {
+    failed(subject, "ERR429", |_| true).await
+}
+
+pub async fn error_500(subject: Subject) -> Went {
+    failed(subject, "ERR500", |_| true).await
+}
+
+/// An agent that tries again and again is stopped by the limit of silence, and has then said less than it knows.
+async fn failed(subject: Subject, prompt: &str, says: impl Fn(&str) -> bool) -> Went {
+    let rig = Rig::shared(subject, Variant::Impatient);
+    let key = rig.session().await;
+    rig.assert_usable(&key).await;
+    let told = rig.told(&key, prompt).await;
+    told.assert_state("failed");
+    let finished = told.finished();
+    if finished["reason"] == "stalled" {
+        assert!(told.count("error") > 0, "{:#?}", told.events);
+        rig.assert_usable(&key).await;
+        rig.give_back(key);
+        return Went::Without("an end to its attempts");
+    }
+    let message = finished["error"]["message"].as_str().unwrap();
+    assert!(!message.is_empty() && says(message), "{finished}");
+    rig.assert_usable(&key).await;
+    rig.give_back(key);
+    Went::Well
+}
