@@ -15,7 +15,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, env::Settings},
+    session::{Deps, admission::Admission, env::Settings},
     store::{Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -49,12 +49,18 @@ async fn serve(
     let settings = settings(&config);
     let deps = Arc::new(Deps {
         pool: Pool::new(config.pool.max_processes),
+        admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger(store.clone())),
         settings,
         store: store.clone(),
         registry: registry.clone(),
         config: config.clone(),
     });
+    let memory = config.pool.max_memory.map(|limit| limit.bytes() as u64).or_else(process::memory::half_of_machine);
+    if let Some(limit) = memory {
+        let pool = deps.pool.clone();
+        actix::spawn(async move { pool.keep_below(limit).await });
+    }
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();

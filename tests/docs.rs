@@ -121,6 +121,7 @@ fn whole() -> Config {
     };
     let mut config = Config { data_dir: Some("/x".into()), ..Config::default() };
     config.store.url = Some(Secret::new("x"));
+    config.pool.max_memory = Some(greenroom::config::Size::mib(1));
     config.session.default_agent = text();
     config.agents.insert("NAME".into(), agent);
     config

@@ -109,6 +109,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("server.workers", config.server.workers),
         ("store.queue", config.store.queue),
         ("pool.max_processes", config.pool.max_processes),
+        ("pool.max_running", config.pool.max_running),
         ("limits.max_connections", config.limits.max_connections),
     ];
     for (key, count) in counts {
@@ -130,6 +131,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
         ("store.timeout", config.store.timeout),
+        ("pool.max_wait", config.pool.max_wait),
     ];
     for (key, wait) in waits {
         if wait.0.is_zero() {

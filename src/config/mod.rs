@@ -293,13 +293,26 @@ impl Default for ShutdownConfig {
 pub struct PoolConfig {
     /// Agent processes at once; the least recently used idle one goes first, then turns wait in line.
     pub max_processes: usize,
+    /// Turns that run at once, over all sessions; the others wait in line.
+    pub max_running: usize,
+    /// Memory that agent processes may take together before the least recently used idle one is let go; half of the
+    /// machine's when left out.
+    pub max_memory: Option<Size>,
+    /// How long a turn waits for one of these before it fails.
+    pub max_wait: Duration,
     /// How long a warm agent is kept after its last turn.
     pub idle_timeout: Duration,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max_processes: 32, idle_timeout: Duration::mins(10) }
+        Self {
+            max_processes: 32,
+            max_running: 1000,
+            max_memory: None,
+            max_wait: Duration::mins(30),
+            idle_timeout: Duration::mins(10),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use super::{
+    admission::Admission,
     backend::Backend,
     command::Done,
     env::Settings,
@@ -49,6 +50,8 @@ pub struct Deps {
     pub registry: Registry,
     /// Places for agent processes.
     pub pool: Pool,
+    /// How many turns run at once.
+    pub admission: Admission,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
 }

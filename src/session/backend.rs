@@ -10,9 +10,12 @@ use std::{
 };
 
 use actix::{AsyncContext as _, Context, SpawnHandle};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{SessionActor, actor::beside, coalesce::Coalescer, command::Once, draft::Effect, lane::Input, workspace};
+use super::{
+    SessionActor, actor::beside, admission::Admitted, coalesce::Coalescer, command::Once, draft::Effect, lane::Input,
+    workspace,
+};
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
     protocol::{Control, frame::EndReason},
@@ -33,7 +36,9 @@ const CALL_MEMORY: Duration = Duration::from_secs(120);
 pub(super) struct Backend {
     slot: Option<Slot>,
     generation: u64,
-    /// A place in the pool is being waited for.
+    /// The place of the running turn among all that run.
+    pub(super) place: Option<Admitted>,
+    /// A place, among the running turns or in the pool, is being waited for.
     acquiring: Option<SpawnHandle>,
     /// Fires when the oldest question runs out of time.
     choice_timer: Option<(SpawnHandle, Timestamp)>,
@@ -84,9 +89,17 @@ impl SessionActor {
     /// Does what a commit has made due.
     pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
+            Effect::AwaitAdmission => self.await_admission(ctx),
             Effect::OpenAgent(agent) => self.open_agent(agent, ctx),
             Effect::Prompt(prompt) => {
                 self.ready_for_turn(ctx);
+                self.tell(AgentCommand::Prompt(*prompt), ctx);
+                self.watch_stall(ctx);
+            }
+            Effect::GoOn(prompt) => {
+                if let Some(timer) = self.backend.slot.as_mut().and_then(|slot| slot.cancel_timer.take()) {
+                    ctx.cancel_future(timer);
+                }
                 self.tell(AgentCommand::Prompt(*prompt), ctx);
                 self.watch_stall(ctx);
             }
@@ -125,16 +138,37 @@ impl SessionActor {
         }
     }
 
+    /// Goes on once one more turn may run.
+    fn await_admission(&mut self, ctx: &mut Context<Self>) {
+        let admission = self.deps.admission.clone();
+        let limit = self.deps.config.pool.max_wait;
+        let wait = async move { timeout(limit.0, admission.wait()).await };
+        let handle = beside(ctx, wait, move |actor, place, ctx| {
+            actor.backend.acquiring = None;
+            match place {
+                Ok(Ok(place)) => {
+                    actor.backend.place = Some(place);
+                    actor.lane.push(Input::Admitted);
+                    actor.advance(ctx);
+                }
+                _ => actor.hear_end(format!("too many turns run: no place within {limit} (pool.max_wait)"), ctx),
+            }
+        });
+        self.backend.acquiring = Some(handle);
+    }
+
     /// Starts an agent once there is a place for it.
     fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
         self.close_agent();
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
-        let handle = beside(ctx, async move { pool.acquire(owner).await }, move |actor, lease, ctx| {
+        let limit = self.deps.config.pool.max_wait;
+        let wait = async move { timeout(limit.0, pool.acquire(owner)).await };
+        let handle = beside(ctx, wait, move |actor, lease, ctx| {
             actor.backend.acquiring = None;
             match lease {
-                Ok(lease) => actor.start_agent(&agent, Some(lease), ctx),
-                Err(_closed) => actor.hear_end("there is no place for another agent process".into(), ctx),
+                Ok(Ok(lease)) => actor.start_agent(&agent, Some(lease), ctx),
+                _ => actor.hear_end(format!("too many agents work: no place within {limit} (pool.max_wait)"), ctx),
             }
         });
         self.backend.acquiring = Some(handle);
@@ -357,6 +391,9 @@ impl SessionActor {
             self.lane.push(Input::AgentGone("the agent was gone already".into()));
             return;
         };
+        if let Some(timer) = slot.cancel_timer.take() {
+            ctx.cancel_future(timer);
+        }
         slot.cancel_timer = Some(ctx.run_later(patience, |actor, ctx| {
             log::info!(session:% = actor.key; "the agent did not stop in time and is killed");
             actor.kill_agent(ctx);

@@ -21,6 +21,8 @@ pub struct Env<'a> {
     pub ids: &'a mut dyn Ids,
     /// What an agent can do; none when no agent of that name is configured.
     pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
+    /// Whether one more turn may run now, over all sessions; a yes takes the place.
+    pub admit: &'a dyn Fn() -> bool,
     /// Settings.
     pub settings: &'a Settings,
 }

@@ -5,11 +5,13 @@
 //! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
 //! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `turns` (the way of a
-//!   turn), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
+//!   turn), `steering` (texts for it), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
+//! - over all sessions: [`admission`]
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
 
 pub mod actor;
+pub mod admission;
 mod backend;
 pub mod coalesce;
 pub mod command;
@@ -24,6 +26,7 @@ pub mod queue;
 pub mod recovery;
 pub mod rope;
 pub mod state;
+mod steering;
 pub mod subscribers;
 pub mod subscription;
 mod turns;

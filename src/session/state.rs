@@ -87,6 +87,10 @@ pub struct Running {
     pub next_steer: u64,
     /// Tokens and cost so far.
     pub usage: Usage,
+    /// What of it belongs to prompts of this turn that are over: the agent counts from the last one. Memory only.
+    pub spent: Usage,
+    /// True while the agent is being stopped at a tool boundary to take a steered text. Memory only.
+    pub redirecting: bool,
 }
 
 /// Somebody asked to stop a turn.
@@ -214,6 +218,8 @@ impl Running {
             steers: Vec::new(),
             next_steer: 0,
             usage: Usage::default(),
+            spent: Usage::default(),
+            redirecting: false,
         }
     }
 

@@ -16,6 +16,7 @@ mod conversations;
 mod echo;
 mod events;
 mod idempotency;
+mod limits;
 mod lists;
 mod policies;
 mod queue;
