@@ -123,6 +123,11 @@ impl Subject {
         }
     }
 
+    /// It is a program, and no endpoint.
+    pub fn is_program(self) -> bool {
+        self != Self::Openai
+    }
+
     /// It calls tools.
     pub fn has_tools(self) -> bool {
         self != Self::Openai

@@ -19,7 +19,8 @@ const CELLS: &[Row] = &[
 const PENDING: &[&str] = &["claude", "codex", "opencode", "pi"];
 
 /// Where the table begins and ends in the document.
-const BEGIN: &str = "<!-- made by tests/conformance: GREENROOM_WRITE_DOCS=1 cargo test --test conformance the_table -->\n";
+const BEGIN: &str =
+    "<!-- made by tests/conformance: GREENROOM_WRITE_DOCS=1 cargo test --test conformance the_table -->\n";
 const END: &str = "<!-- end of what is made -->\n";
 
 /// What must be seen; none while the adapter is not there.

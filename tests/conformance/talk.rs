@@ -55,6 +55,12 @@ impl Rig {
     }
 }
 
+/// Events for a person: one a line, without what is in every event.
+pub fn brief(events: &[Value]) -> String {
+    let line = |event: &Value| format!("\n  {} {}", event["type"].as_str().unwrap_or_default(), event["data"]);
+    events.iter().map(line).collect()
+}
+
 /// What the model server answers to anything.
 pub const HELLO: &str = "Hello from mock";
 
@@ -72,13 +78,13 @@ impl Talk<'_> {
                 return None;
             }
         }
-        panic!("the stream ended before the turn: {:#?}", self.events);
+        panic!("the stream ended before the turn: {}", brief(&self.events));
     }
 
     /// Reads until an event fits, which must come.
     pub async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let found = self.reach(fits).await;
-        found.unwrap_or_else(|| panic!("the turn was over before {what}: {:#?}", self.events))
+        found.unwrap_or_else(|| panic!("the turn was over before {what}: {}", brief(&self.events)))
     }
 
     /// Waits for a piece of the answer.
@@ -153,6 +159,6 @@ impl Told {
     /// It ended so.
     #[track_caller]
     pub fn assert_state(&self, state: &str) {
-        assert_eq!(self.finished()["state"], state, "{:#?}", self.events);
+        assert_eq!(self.finished()["state"], state, "{}", brief(&self.events));
     }
 }

@@ -8,22 +8,26 @@ use super::{Went, conversation::word};
 use crate::{
     rig::Rig,
     subject::{Subject, Variant},
-    talk::Told,
+    talk::{Told, brief},
 };
 
-/// A prompt that makes the model call a shell tool that makes this file.
+/// A prompt that makes the model call a shell tool that makes this file. The command is one that no agent takes for a
+/// mere edit of a file.
 pub fn make(file: &Path) -> String {
-    format!("USE_TOOL TOOL_CMD:[touch {}]", file.file_name().unwrap().to_str().unwrap())
+    format!("USE_TOOL TOOL_CMD:[mkfifo {}]", file.file_name().unwrap().to_str().unwrap())
 }
 
 /// Every call that was announced has ended, every question is settled.
 #[track_caller]
 pub fn assert_settled(told: &Told) {
-    for (begin, end, id) in [
-        ("tool.started", "tool.finished", "/data/call_id"),
-        ("choice.requested", "choice.resolved", "/data/choice/id"),
-    ] {
-        let ended: Vec<&Value> = told.of(end).into_iter().map(|event| event.pointer("/data/call_id").unwrap_or(&event["data"]["choice_id"])).collect();
+    for (begin, end, id) in
+        [("tool.started", "tool.finished", "/data/call_id"), ("choice.requested", "choice.resolved", "/data/choice/id")]
+    {
+        let ended: Vec<&Value> = told
+            .of(end)
+            .into_iter()
+            .map(|event| event.pointer("/data/call_id").unwrap_or(&event["data"]["choice_id"]))
+            .collect();
         for event in told.of(begin) {
             assert!(ended.contains(&event.pointer(id).unwrap()), "left open: {event}");
         }
@@ -46,10 +50,10 @@ pub async fn tool_allowed(subject: Subject) -> Went {
     talk.choose(&choice, json!({"allow": true})).await.ok(202);
     let told = talk.end_with(json!({"allow": true})).await;
     told.assert_state("completed");
-    assert!(file.exists(), "allowed, and not done: {:#?}", told.events);
+    assert!(file.exists(), "allowed, and not done: {}", brief(&told.events));
     assert!(told.said().contains("all done"), "{}", told.said());
     let finished = told.of("tool.finished");
-    assert!(!finished.is_empty() && finished.iter().all(|event| event["data"]["is_error"] == false), "{finished:#?}");
+    assert!(!finished.is_empty() && finished.iter().all(|event| event["data"]["is_error"] == false), "{finished:?}");
     assert_settled(&told);
     rig.give_back(key);
     Went::Well
@@ -90,12 +94,13 @@ pub async fn allow_always(subject: Subject) -> Went {
     };
     talk.choose(&choice, json!({"option_id": always["id"]})).await.ok(202);
     talk.end().await.assert_state("completed");
+    assert!(file.exists(), "allowed, and not done");
     std::fs::remove_file(&file).unwrap();
     let told = rig.talk(&key, make(&file)).await.end().await;
     told.assert_state("completed");
     let resolved = told.of("choice.resolved");
     assert!(resolved.iter().all(|event| event["data"]["source"] == "rule"), "asked again: {resolved:#?}");
-    assert!(file.exists(), "allowed always, and not done: {:#?}", told.events);
+    assert!(file.exists(), "allowed always, and not done: {}", brief(&told.events));
     Went::Well
 }
 
@@ -107,8 +112,7 @@ pub async fn question(subject: Subject) -> Went {
     let mut choice = talk.asked().await;
     // A permission for the question itself may come first.
     while let Some(permission) = choice.take_if(|choice| choice["kind"] == "permission") {
-        let allow = permission["tool"].as_str().is_some_and(|name| name.contains("uestion") || name.contains("ask"));
-        talk.choose(&permission, json!({"allow": allow})).await.ok(202);
+        talk.choose(&permission, json!({"allow": true})).await.ok(202);
         choice = talk.asked().await;
     }
     let Some(choice) = choice else {
@@ -116,7 +120,8 @@ pub async fn question(subject: Subject) -> Went {
     };
     let questions = choice["questions"].as_array().unwrap();
     assert_eq!(questions[0]["question"], "Which colour?", "{choice}");
-    let labels: Vec<&Value> = questions[0]["options"].as_array().unwrap().iter().map(|option| &option["label"]).collect();
+    let labels: Vec<&Value> =
+        questions[0]["options"].as_array().unwrap().iter().map(|option| &option["label"]).collect();
     assert!(labels.contains(&&json!("Blue")), "{choice}");
     let mut answers = serde_json::Map::new();
     answers.insert(questions[0]["id"].as_str().unwrap().to_owned(), json!("Blue"));
@@ -126,7 +131,10 @@ pub async fn question(subject: Subject) -> Went {
     assert!(told.said().contains("all done"), "{}", told.said());
     let last = rig.mock.generations().into_iter().rfind(|request| request.body.to_string().contains("Which colour?"));
     let heard = last.unwrap().body.to_string();
-    assert!(heard.matches("Blue").count() > heard.matches("Blue\\\",\\\"description").count(), "the model never heard the answer");
+    assert!(
+        heard.matches("Blue").count() > heard.matches("Blue\\\",\\\"description").count(),
+        "the model never heard the answer"
+    );
     rig.give_back(key);
     Went::Well
 }

@@ -29,7 +29,10 @@ pub async fn conversation(subject: Subject) -> Went {
     assert_eq!(rig.answer(&key, format!("PLAIN the first word is {first}")).await, HELLO);
     assert_eq!(rig.answer(&key, format!("PLAIN the second word is {second}")).await, HELLO);
     let requests = requests_with(&rig, &second);
-    assert!(requests.iter().any(|request| request.body.to_string().contains(&first)), "it has forgotten: {requests:#?}");
+    assert!(
+        requests.iter().any(|request| request.body.to_string().contains(&first)),
+        "it has forgotten: {requests:#?}"
+    );
     let messages = rig.server.get(&format!("/v1/sessions/{key}/messages?limit=4")).await.ok(200);
     assert_eq!(messages["data"][0]["parts"][0]["text"], HELLO, "{messages}");
     rig.give_back(key);
@@ -47,7 +50,8 @@ pub async fn reasoning(subject: Subject) -> Went {
     match thought.trim() {
         "" => Went::Without("reasoning"),
         thought => {
-            assert_eq!(thought, "let me think");
+            // Some take it for Markdown.
+            assert_eq!(thought.replace('*', "").split_whitespace().collect::<Vec<_>>(), ["let", "me", "think"]);
             Went::Well
         }
     }
@@ -61,30 +65,32 @@ pub async fn usage(subject: Subject) -> Went {
     let talk = rig.talk(&key, format!("USE_TOOL TOOL_CMD:[touch {first}] and say {first}")).await;
     let told = talk.end_with(json!({"allow": true})).await;
     told.assert_state("completed");
+    let calls = requests_with(&rig, &first);
     let after = rig.told(&key, format!("PLAIN {second}")).await;
     after.assert_state("completed");
+    let last = requests_with(&rig, &second);
+    let again = rig.told(&key, "PLAIN again").await;
     let reported = |told: &Told| (told.usage("input_tokens").unwrap(), told.usage("output_tokens").unwrap());
-    let (one, two) = (reported(&told), reported(&after));
+    let (one, two, three) = (reported(&told), reported(&after), reported(&again));
     let total = &rig.server.snapshot(&key).await["usage"];
-    assert_eq!((total["input_tokens"].as_u64(), total["output_tokens"].as_u64()), (Some(one.0 + two.0), Some(one.1 + two.1)));
-    if let (Some(dear), Some(cheap)) = (cost(&told), cost(&after)) {
-        assert!(cheap > 0.0 && cheap < dear * 0.9, "the cost of a turn has that of others in it: {dear} {cheap}");
+    let total = (total["input_tokens"].as_u64().unwrap(), total["output_tokens"].as_u64().unwrap());
+    assert_eq!(total, (one.0 + two.0 + three.0, one.1 + two.1 + three.1));
+    // Two turns of one call each cost the same, but for titles and the like at the beginning of a conversation.
+    if let (Some(before), Some(now)) = (cost(&after), cost(&again)) {
+        assert!(now > 0.0 && now < before * 1.2, "the cost of a turn has that of others in it: {before} {now}");
     }
     if one.0 == 0 && two.0 == 0 {
         assert!(after.usage("context_used") > Some(0), "{:?}", after.finished());
         return Went::Without("tokens");
     }
-    let calls = requests_with(&rig, &first);
-    let calls: Vec<_> = calls.iter().filter(|request| !request.body.to_string().contains(&second)).collect();
-    let last = requests_with(&rig, &second);
-    let sum = |requests: &mut dyn Iterator<Item = &Request>| {
-        requests.map(Request::reported).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    let sum = |requests: &[Request]| {
+        requests.iter().map(Request::reported).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     };
-    assert_eq!(two, sum(&mut last.iter()), "of {} calls", last.len());
-    if calls.len() > 1 && one == sum(&mut calls.iter().copied().skip(calls.len() - 1)) {
+    assert_eq!(two, sum(&last), "of {} calls", last.len());
+    if calls.len() > 1 && one == sum(&calls[calls.len() - 1..]) {
         return Went::Without("all calls of a turn");
     }
-    assert_eq!(one, sum(&mut calls.iter().copied()), "of {} calls", calls.len());
+    assert_eq!(one, sum(&calls), "of {} calls", calls.len());
     Went::Well
 }
 
@@ -141,8 +147,11 @@ pub fn word() -> String {
 /// no tools.
 pub fn requests_with(rig: &Rig, word: &str) -> Vec<Request> {
     let mut requests = rig.mock.generations();
-    let offers_tools = |request: &Request| request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty());
-    let any = requests.iter().any(offers_tools);
-    requests.retain(|request| (offers_tools(request) || !any) && request.body.to_string().contains(word));
+    requests.retain(|request| is_of_conversation(rig.subject, request) && request.body.to_string().contains(word));
     requests
+}
+
+/// True for a call of the conversation itself.
+pub fn is_of_conversation(subject: Subject, request: &Request) -> bool {
+    !subject.has_tools() || request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty())
 }

@@ -4,10 +4,11 @@ use super::Went;
 use crate::{
     rig::Rig,
     subject::{Subject, Variant},
+    talk::brief,
 };
 
 pub async fn error_401(subject: Subject) -> Went {
-    failed(subject, "ERR401", |message| message.contains("credentials")).await
+    failed(subject, "ERR401", |message| message.contains("credentials") || message.contains("key")).await
 }
 
 pub async fn error_429(subject: Subject) -> Went {
@@ -24,10 +25,10 @@ async fn failed(subject: Subject, prompt: &str, says: impl Fn(&str) -> bool) -> 
     let key = rig.session().await;
     rig.assert_usable(&key).await;
     let told = rig.told(&key, prompt).await;
-    told.assert_state("failed");
     let finished = told.finished();
+    assert_eq!(finished["state"], "failed", "{finished}");
     if finished["reason"] == "stalled" {
-        assert!(told.count("error") > 0, "{:#?}", told.events);
+        assert!(told.count("error") > 0, "{}", brief(&told.events));
         rig.assert_usable(&key).await;
         rig.give_back(key);
         return Went::Without("an end to its attempts");

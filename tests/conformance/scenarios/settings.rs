@@ -11,6 +11,7 @@ use crate::{
     mock_llm::Request,
     rig::Rig,
     subject::{Subject, Variant},
+    talk::brief,
 };
 
 /// The model server hears of the other model in the turn that asks for it, and of the first again after it.
@@ -28,10 +29,13 @@ pub async fn model_switch(subject: Subject) -> Went {
     }
     told.assert_state("completed");
     rig.answer(&key, format!("PLAIN {third}")).await;
-    let models: Vec<String> =
-        words.iter().map(|word| model(requests_with(&rig, word).first().unwrap())).collect();
+    let models: Vec<String> = words.iter().map(|word| model(requests_with(&rig, word).first().unwrap())).collect();
     assert_eq!(models[1], name);
     assert!(models[0] != name && models[2] == models[0], "{models:?}");
+    if !subject.is_program() {
+        // Any name is passed on to the endpoint.
+        return Went::Well;
+    }
     let unknown = rig.told(&key, json!({"text": "PLAIN hi", "model": "no-such-model"})).await;
     unknown.assert_state("failed");
     assert_eq!(unknown.finished()["error"]["code"], "model_not_found", "{:?}", unknown.finished());
@@ -60,7 +64,11 @@ pub async fn mode_switch(subject: Subject) -> Went {
         let modes = events.iter().filter(|event| event["type"] == "agent.mode");
         modes.map(|event| event["data"]["mode"].clone()).collect()
     };
-    assert_eq!(modes(&rig.server.events(&key).await).last(), Some(&json!(mode)));
+    let seen = modes(&rig.server.events(&key).await);
+    if seen.is_empty() {
+        return Went::Without("modes");
+    }
+    assert_eq!(seen.last(), Some(&json!(mode)));
     // And back.
     rig.assert_usable(&key).await;
     assert_ne!(modes(&rig.server.events(&key).await).last(), Some(&json!(mode)));
@@ -74,14 +82,15 @@ pub async fn plan(subject: Subject) -> Went {
     let file = rig.file(&word());
     let body = json!({"text": make(&file), "permission_mode": "plan"});
     let told = rig.talk(&key, body).await.end_with(json!({"allow": false})).await;
-    assert!(!file.exists(), "it changed something: {:#?}", told.events);
+    assert!(!file.exists(), "it changed something: {}", brief(&told.events));
     if told.finished()["state"] == "failed" {
         assert_eq!(told.finished()["error"]["code"], "invalid_permission_mode", "{:?}", told.finished());
         return Went::Without("a plan mode");
     }
     told.assert_state("completed");
     let events = rig.server.events(&key).await;
-    let planned = events.iter().any(|event| event["type"] == "agent.mode" && event["data"]["mode"].as_str() == Some("plan"));
+    let planned =
+        events.iter().any(|event| event["type"] == "agent.mode" && event["data"]["mode"].as_str() == Some("plan"));
     assert!(planned || told.count("choice.requested") == 0, "it asked as in any other mode");
     rig.assert_usable(&key).await;
     Went::Well

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     Went,
     asking::{assert_settled, make},
-    conversation::{requests_with, word},
+    conversation::{is_of_conversation, requests_with, word},
 };
 use crate::{
     mock_llm::Answer,
@@ -24,8 +24,9 @@ pub async fn cancel_streaming(subject: Subject) -> Went {
     told.assert_state("cancelled");
     // It has really stopped: nobody reads the model's answer any more.
     let stopped = |requests: &[crate::mock_llm::Request]| {
-        let ours = requests.iter().filter(|request| request.body.to_string().contains(&word));
-        ours.clone().all(|request| request.answer != Answer::Running).then_some(())
+        let ours = requests.iter().filter(|request| is_of_conversation(subject, request));
+        let mut ours = ours.filter(|request| request.body.to_string().contains(&word));
+        ours.all(|request| request.answer != Answer::Running).then_some(())
     };
     rig.mock.wait_for("the end of its calls", stopped).await;
     rig.assert_usable(&key).await;

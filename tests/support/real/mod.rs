@@ -97,7 +97,7 @@ impl Real {
     /// A mode that is not its default.
     pub fn other_mode(self) -> &'static str {
         match self {
-            Self::CodexAcp => "read-only",
+            Self::CodexAcp => "auto",
             _ => "plan",
         }
     }
@@ -180,8 +180,7 @@ impl Real {
     /// not its default.
     fn settings(self, mock: &MockLlm, ask: bool) -> Option<(&'static str, String)> {
         let v1 = mock.v1();
-        let policy =
-            if ask { "approval_policy = \"untrusted\"\nsandbox_mode = \"workspace-write\"" } else { "" };
+        let policy = if ask { "approval_policy = \"untrusted\"\nsandbox_mode = \"danger-full-access\"" } else { "" };
         Some(match self {
             Self::Claude | Self::ClaudeAcp => return None,
             Self::Codex | Self::CodexAcp => (
@@ -228,13 +227,20 @@ impl Real {
             ),
             Self::Gemini => (
                 ".gemini/settings.json",
-                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false}}"#
+                // It tries up to ten times else, for minutes.
+                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false},
+                    "general":{"maxAttempts":1}}"#
                     .to_owned(),
             ),
             Self::Qwen => (
                 ".qwen/settings.json",
-                r#"{"security":{"auth":{"selectedType":"openai"}},"privacy":{"usageStatisticsEnabled":false}}"#
-                    .to_owned(),
+                format!(
+                    r#"{{"security": {{"auth": {{"selectedType": "openai"}}}}, "privacy": {{"usageStatisticsEnabled": false}},
+                    "model": {{"name": "mock-model", "generationConfig": {{"maxRetries": 1}}}},
+                    "modelProviders": {{"openai": [
+                        {{"id": "mock-model", "name": "Mock", "baseUrl": "{v1}", "envKey": "OPENAI_API_KEY", "generationConfig": {{"maxRetries": 1}}}},
+                        {{"id": "mock-2", "name": "Mock Two", "baseUrl": "{v1}", "envKey": "OPENAI_API_KEY", "generationConfig": {{"maxRetries": 1}}}}]}}}}"#
+                ),
             ),
         })
     }
