@@ -75,10 +75,6 @@ pub async fn usage(subject: Subject) -> Went {
     let total = &rig.server.snapshot(&key).await["usage"];
     let total = (total["input_tokens"].as_u64().unwrap(), total["output_tokens"].as_u64().unwrap());
     assert_eq!(total, (one.0 + two.0 + three.0, one.1 + two.1 + three.1));
-    // Two turns of one call each cost the same, but for titles and the like at the beginning of a conversation.
-    if let (Some(before), Some(now)) = (cost(&after), cost(&again)) {
-        assert!(now > 0.0 && now < before * 1.2, "the cost of a turn has that of others in it: {before} {now}");
-    }
     if one.0 == 0 && two.0 == 0 {
         assert!(after.usage("context_used") > Some(0), "{:?}", after.finished());
         return Went::Without("tokens");
@@ -92,10 +88,6 @@ pub async fn usage(subject: Subject) -> Went {
     }
     assert_eq!(one, sum(&calls), "of {} calls", calls.len());
     Went::Well
-}
-
-fn cost(told: &Told) -> Option<f64> {
-    told.finished()["usage"]["cost_usd"].as_f64()
 }
 
 /// Both have begun before either ends, and each is stopped on its own.

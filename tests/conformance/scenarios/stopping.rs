@@ -66,7 +66,7 @@ pub async fn steer(subject: Subject) -> Went {
             || event["type"] == "tool.started"
             || event["type"] == "message.delta"
     };
-    let prompt = if subject.has_tools() { "USE_TOOL TOOL_CMD:[sleep 2 && touch done]" } else { "SLOW" };
+    let prompt = if subject.has_tools() { "USE_TOOL SLOW TOOL_CMD:[sleep 1 && touch done]" } else { "SLOW" };
     let mut talk = rig.talk(&key, prompt).await;
     talk.until("it worked", begun).await;
     let steered = json!({"text": format!("PLAIN {word}"), "policy": "steer"});

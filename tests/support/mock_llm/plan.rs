@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `PLAIN` | "Hello from mock": for a text that may have other keywords in it, as one with an earlier conversation |
 //! | `ERR401`, `ERR429`, `ERR500` | that status, with an error body of the dialect |
-//! | (a tool result stands after the text) | "Tool finished, all done." |
+//! | (a tool result stands after the text) | "Tool finished, all done."; the slow answer where the text has `SLOW` in it |
 //! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]`, `TOOL_INPUT:{…}` say which and what |
 //! | `SLOW` | "slow0 slow1 …", a word every 100 ms for a minute: made to be cancelled |
 //! | anything else | "Hello from mock" |
@@ -76,10 +76,11 @@ impl Plan {
         }
         let thinks = text.contains("THINK") && !asked.tool_result;
         let thoughts = if thinks { words(&["let me ", "think"]) } else { Vec::new() };
-        if asked.tool_result {
+        if asked.tool_result && !text.contains("SLOW") {
             return Self::Say { thoughts, words: words(&["Tool ", "finished, ", "all done."]), pause: Duration::ZERO };
         }
         if text.contains("USE_TOOL")
+            && !asked.tool_result
             && let Some(tool) = pick(&asked.tools, text)
         {
             return Self::Call { thoughts, name: tool.name.clone(), input: input_for(tool, text) };

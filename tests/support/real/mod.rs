@@ -236,6 +236,7 @@ impl Real {
                 ".qwen/settings.json",
                 format!(
                     r#"{{"security": {{"auth": {{"selectedType": "openai"}}}}, "privacy": {{"usageStatisticsEnabled": false}},
+                    "ui": {{"enableFollowupSuggestions": false}}, "memory": {{"enableManagedAutoMemory": false}},
                     "model": {{"name": "mock-model", "generationConfig": {{"maxRetries": 1}}}},
                     "modelProviders": {{"openai": [
                         {{"id": "mock-model", "name": "Mock", "baseUrl": "{v1}", "envKey": "OPENAI_API_KEY", "generationConfig": {{"maxRetries": 1}}}},
