@@ -266,7 +266,8 @@ pub enum Answer {
 /// What an agent tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentEvent {
-    /// It is ready for its first prompt.
+    /// It is ready for its first prompt. In a running turn: its own id of the conversation is another one from now on,
+    /// as after a command that clears it.
     Opened(Opened),
     /// A piece of the answer. A new part begins whenever the kind changes or a tool call stands between.
     Delta {

@@ -1,9 +1,11 @@
-//! Agents as processes: the rules for child processes, the ACP adapter against a scripted agent, and real agents.
+//! Agents as processes: the rules for child processes, the adapters against scripted agents, and real agents.
 
 // The helpers of a test may fail it as the test itself may.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod choices;
+mod claude;
+mod claude_real;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]

@@ -4,7 +4,7 @@
 //! - [`Program`]: the configuration of one agent, as a process to be started;
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
-//! - [`replay()`]: the conversation so far as text, for an agent that cannot load it.
+//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it.
 //!
 //! Knows no agent's protocol.
 
@@ -12,6 +12,7 @@ mod connection;
 mod files;
 mod host;
 mod lines;
+mod past;
 mod probe;
 mod replay;
 mod rpc;
@@ -23,6 +24,7 @@ pub use self::{
     files::text_of,
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
     lines::{Incoming, JsonLines},
+    past::Past,
     replay::{REPLAY_LIMIT, replay},
     rpc::{Dialect, Message, RpcError},
 };
@@ -30,7 +32,7 @@ use super::{
     Probe, ProcessLedger,
     process::{self, Process, Spawn, SpawnError},
 };
-use crate::config::{AgentConfig, AgentLimits, known};
+use crate::config::{AgentConfig, AgentKind, AgentLimits, known};
 
 /// An agent that is a program, as configured; shared by all its sessions.
 #[derive(Debug)]
@@ -94,6 +96,19 @@ impl Program {
             }
             SpawnError::NoFolder(_) | SpawnError::Refused { .. } => format!("agent `{name}`: {error}"),
         }
+    }
+
+    /// What to do about credentials that are missing or refused.
+    #[must_use]
+    pub fn login_hint(&self) -> &'static str {
+        let program = self.config.command.first().and_then(|program| program.rsplit('/').next());
+        let kind = self.config.kind;
+        let native = !matches!(kind, None | Some(AgentKind::Acp | AgentKind::Command));
+        let known = known::find(&self.name)
+            .filter(|known| Some(known.kind) == kind)
+            .or_else(|| known::KNOWN.iter().find(|known| known.command.first().copied() == program))
+            .or_else(|| known::KNOWN.iter().find(|known| native && Some(known.kind) == kind));
+        known.map_or("check its key or its login", |known| known.login)
     }
 
     /// How long a call between turns, such as a change of the model, may take.
