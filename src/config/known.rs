@@ -166,11 +166,17 @@ pub fn find(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
+/// The known agent that runs this program; a path counts by its last piece.
+#[must_use]
+pub fn by_program(program: &str) -> Option<&'static Known> {
+    let program = program.rsplit('/').next()?;
+    KNOWN.iter().find(|known| known.command.first() == Some(&program))
+}
+
 /// How a well-known program is installed.
 #[must_use]
 pub fn install_hint(program: &str) -> Option<&'static str> {
-    let program = program.rsplit('/').next()?;
-    KNOWN.iter().find(|known| known.command.first() == Some(&program)).map(|known| known.install)
+    by_program(program).map(|known| known.install)
 }
 
 impl Config {

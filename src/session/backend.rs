@@ -48,7 +48,8 @@ pub(super) struct Backend {
 struct Slot {
     generation: u64,
     agent: String,
-    stateless: bool,
+    /// It goes with its turn: it keeps nothing, or its process ends.
+    for_one_turn: bool,
     commands: mpsc::Sender<AgentCommand>,
     /// Commands that the agent has not taken yet; bounded by what one turn can ask of it.
     outgoing: VecDeque<AgentCommand>,
@@ -204,11 +205,12 @@ impl SessionActor {
         self.backend.generation += 1;
         let generation = self.backend.generation;
         let Live { commands, events, kill } = agent.start(spec);
+        let capabilities = agent.capabilities();
         let lease = lease.map(Arc::new);
         self.backend.slot = Some(Slot {
             generation,
             agent: name.to_owned(),
-            stateless: agent.capabilities().stateless,
+            for_one_turn: capabilities.stateless || capabilities.per_turn,
             commands,
             outgoing: VecDeque::new(),
             sending: false,
@@ -333,7 +335,8 @@ impl SessionActor {
         else {
             return;
         };
-        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !slot.stateless) {
+        let stateless = self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless);
+        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !stateless) {
             if let Some(timer) = slot.idle_timer.take() {
                 ctx.cancel_future(timer);
             }
@@ -342,7 +345,7 @@ impl SessionActor {
             }
             return;
         }
-        if self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless) {
+        if stateless {
             self.close_agent();
             self.start_agent(&name, None, ctx);
         }
@@ -437,7 +440,7 @@ impl SessionActor {
         {
             ctx.cancel_future(timer);
         }
-        if slot.stateless {
+        if slot.for_one_turn {
             self.backend.slot = None;
             return;
         }

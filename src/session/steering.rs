@@ -142,7 +142,7 @@ impl Draft {
 
 fn way(env: &Env<'_>, running: &Running) -> Option<Way> {
     let agent = (env.agents)(&running.turn.turn.agent)?;
-    match (agent.steer, agent.stateless) {
+    match (agent.steer, agent.stateless || agent.per_turn) {
         (true, _) => Some(Way::Native),
         (false, false) => Some(Way::Boundary),
         (false, true) => None,

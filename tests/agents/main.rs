@@ -6,10 +6,12 @@
 mod choices;
 mod claude;
 mod claude_real;
+mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod pi;
 mod process;
 mod real;
 #[path = "../support/real/mod.rs"]

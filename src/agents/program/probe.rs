@@ -1,6 +1,6 @@
 //! Whether a program could run: finds its program and asks for its version. Never opens a conversation.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::Program;
 use crate::agents::{
@@ -12,12 +12,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Programs that run others: their version is not the agent's.
 const LAUNCHERS: [&str; 10] = ["node", "npx", "bun", "bunx", "deno", "python3", "uvx", "sh", "bash", "env"];
 
+/// The file that would run; else what is missing.
+pub(super) fn find(program: &Program) -> Result<PathBuf, Probe> {
+    let env = process::environment(&program.config.pass_env, &program.config.env);
+    let name = program.config.command.first().map(String::as_str).unwrap_or_default();
+    process::find_program(name, &env).ok_or_else(|| {
+        let reason = program.unavailable(&SpawnError::NotFound(name.to_owned()));
+        Probe { reason: Some(reason), ..Probe::default() }
+    })
+}
+
 pub(super) async fn probe(program: &Program) -> Probe {
-    let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), Arc::new(Unrecorded));
-    let Some(path) = process::find_program(&spawn.program, &spawn.env) else {
-        let reason = program.unavailable(&SpawnError::NotFound(spawn.program));
-        return Probe { reason: Some(reason), ..Probe::default() };
+    let path = match find(program) {
+        Ok(path) => path,
+        Err(missing) => return missing,
     };
+    let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), Arc::new(Unrecorded));
     let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if LAUNCHERS.contains(&file) {
         return Probe { available: true, ..Probe::default() };
