@@ -7,6 +7,7 @@ mod choices;
 mod claude;
 mod claude_real;
 mod command;
+mod codex;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
