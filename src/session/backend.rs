@@ -161,6 +161,9 @@ impl SessionActor {
     /// Starts an agent once there is a place for it.
     fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
         self.close_agent();
+        if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.shared) {
+            return self.start_agent(&agent, None, ctx);
+        }
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
         let limit = self.deps.config.pool.max_wait;

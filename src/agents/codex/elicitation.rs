@@ -125,16 +125,15 @@ impl Form {
                     "false" | "no" => Some(false.into()),
                     _ => None,
                 }),
-                Kind::Number => text.and_then(|text| serde_json::from_str::<serde_json::Number>(text).ok()).map(Value::from),
+                Kind::Number => {
+                    text.and_then(|text| serde_json::from_str::<serde_json::Number>(text).ok()).map(Value::from)
+                }
                 Kind::List => text.map(|text| json!([text])),
             };
             fitting.unwrap_or_else(|| answer.clone())
         };
-        let content: Map<String, Value> = self
-            .0
-            .iter()
-            .filter_map(|(id, kind)| Some((id.clone(), typed(*kind, answers.get(id)?))))
-            .collect();
+        let content: Map<String, Value> =
+            self.0.iter().filter_map(|(id, kind)| Some((id.clone(), typed(*kind, answers.get(id)?)))).collect();
         json!({"action": "accept", "content": content})
     }
 }

@@ -11,8 +11,7 @@ use crate::{
 pub(super) fn outcome(agent: &str, error: &Value) -> Outcome {
     let text = text(error);
     if is_about_credentials(error) {
-        let message =
-            format!("agent `{agent}`: the credentials were refused: {}, or check the key ({text})", login());
+        let message = format!("agent `{agent}`: the credentials were refused: {}, or check the key ({text})", login());
         return Outcome::failed("agent_error", message);
     }
     let code = if info(error) == Some("modelNotFound") { "model_not_found" } else { "agent_error" };

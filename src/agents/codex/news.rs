@@ -97,9 +97,7 @@ impl Driver {
             "item/commandExecution/outputDelta" | "item/fileChange/outputDelta" => {
                 self.tools.output(item, delta, Instant::now())
             }
-            "item/fileChange/patchUpdated" => {
-                self.tools.changes(item, params.get("changes").unwrap_or(&Value::Null))
-            }
+            "item/fileChange/patchUpdated" => self.tools.changes(item, params.get("changes").unwrap_or(&Value::Null)),
             "item/mcpToolCall/progress" => self.tools.progress(item, text("message")),
             "turn/plan/updated" => Some(AgentEvent::Plan(params.get("plan").cloned().unwrap_or_else(|| json!([])))),
             "error" => {
@@ -131,7 +129,8 @@ impl Driver {
             "reasoning" if ended => self.texts.whole_thought(id, item),
             "agentMessage" | "plan" | "reasoning" => None,
             "contextCompaction" => {
-                let reason = ended.then_some("the conversation was summarised").unwrap_or("summarises the conversation");
+                let reason =
+                    ended.then_some("the conversation was summarised").unwrap_or("summarises the conversation");
                 Some(AgentEvent::Status { status: AgentStatus::Working, reason: Some(reason.to_owned()) })
             }
             _ => {

@@ -12,10 +12,7 @@ use super::{
     usage::Meter,
 };
 use crate::{
-    agents::{
-        AgentEvent, Opened, Outcome,
-        program::Stop,
-    },
+    agents::{AgentEvent, Opened, Outcome, program::Stop},
     protocol::event::Resumed,
 };
 

@@ -276,11 +276,8 @@ mod tests {
         let own = own(json!({"sandbox_workspace_write": {"network_access": true, "writable_roots": ["/more"]}}));
         let started = json!({"model": "m", "reasoningEffort": "high", "approvalPolicy": "untrusted",
             "sandbox": {"type": "workspaceWrite"}});
-        let normal = Wanted {
-            model: Some("m".into()),
-            mode: "default".into(),
-            policy: own.policy("default", false).unwrap(),
-        };
+        let normal =
+            Wanted { model: Some("m".into()), mode: "default".into(), policy: own.policy("default", false).unwrap() };
         let mut in_force = InForce::read(&started);
         assert_eq!(in_force.overrides(&normal, &own), Map::new());
         let plan = Wanted { mode: "plan".into(), policy: own.policy("plan", false).unwrap(), ..normal.clone() };

@@ -86,7 +86,8 @@ impl Texts {
     fn told(&mut self, kind: DeltaKind, item: &str, delta: &str) -> AgentEvent {
         let key = format!("{kind:?} {item}");
         let same_kind = self.last.as_ref().is_some_and(|last| last.starts_with(&format!("{kind:?} ")));
-        let text = if same_kind && self.last.as_ref() != Some(&key) { format!("\n\n{delta}") } else { delta.to_owned() };
+        let text =
+            if same_kind && self.last.as_ref() != Some(&key) { format!("\n\n{delta}") } else { delta.to_owned() };
         self.last = Some(key);
         AgentEvent::Delta { kind, text }
     }

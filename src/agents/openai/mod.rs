@@ -14,7 +14,7 @@ mod endpoint;
 mod failure;
 mod request;
 mod retry;
-mod sse;
+pub(super) mod sse;
 mod turn;
 
 use std::{

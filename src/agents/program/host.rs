@@ -141,6 +141,18 @@ impl Host {
         }
     }
 
+    /// Says how the prompts that are owed an end have ended, where the process belongs to others as well and is not this
+    /// session's to end. `prompts` as in [`Host::end`].
+    pub async fn end_shared(self, outcome: &Outcome, prompts: usize) {
+        let owed = self.owed(prompts);
+        self.say_ended(outcome, owed).await;
+    }
+
+    /// An agent that never opened owes an end for its start.
+    fn owed(&self, prompts: usize) -> usize {
+        if self.opened { prompts } else { prompts.max(1) }
+    }
+
     /// Says how prompts that are owed an end have ended.
     async fn say_ended(&self, outcome: &Outcome, owed: usize) {
         for _ in 0..owed {
@@ -174,7 +186,7 @@ impl Host {
             Stop::Closed => Outcome::failed("agent_error", format!("agent `{name}` was closed")),
             Stop::Dead => Outcome::failed("agent_error", format!("agent `{name}` {}", stopped.describe())),
         };
-        let owed = if self.opened { prompts } else { prompts.max(1) };
+        let owed = self.owed(prompts);
         if owed == 0 && matches!(stop, Stop::Dead) {
             log::warn!(agent = name.as_str(); "agent died between turns: it {}", stopped.describe());
         }

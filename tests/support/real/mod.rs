@@ -180,7 +180,13 @@ impl Real {
     /// not its default.
     fn settings(self, mock: &MockLlm, ask: bool) -> Option<(&'static str, String)> {
         let v1 = mock.v1();
-        let policy = if ask { "approval_policy = \"untrusted\"\nsandbox_mode = \"danger-full-access\"" } else { "" };
+        let policy = match (self, ask) {
+            // Newer versions refuse to start with that policy in their file.
+            (Self::Codex, _) => r#"sandbox_mode = "workspace-write""#,
+            // Without a sandbox, which not every machine of a test can have.
+            (_, true) => "approval_policy = \"untrusted\"\nsandbox_mode = \"danger-full-access\"",
+            (_, false) => "",
+        };
         Some(match self {
             Self::Claude | Self::ClaudeAcp => return None,
             Self::Codex | Self::CodexAcp => (
@@ -189,12 +195,7 @@ impl Real {
                     r#"
                     model = "{}"
                     model_provider = "mock"
-<<<<<<< HEAD
                     {policy}
-=======
-                    {}
-                    sandbox_mode = "workspace-write"
->>>>>>> codex
                     check_for_update_on_startup = false
                     [model_providers.mock]
                     name = "mock"
@@ -206,9 +207,8 @@ impl Real {
                     [analytics]
                     enabled = false
                     "#,
-                    // Newer versions know other models, and refuse to start with that policy in their file.
+                    // Newer versions know other models.
                     if self == Self::Codex { "gpt-5.5" } else { CODEX_MODEL },
-                    if self == Self::Codex { "" } else { r#"approval_policy = "untrusted""# },
                 ),
             ),
             Self::Opencode | Self::OpencodeAcp => (
