@@ -6,8 +6,8 @@
 mod choices;
 mod claude;
 mod claude_real;
-mod command;
 mod codex;
+mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]

@@ -31,7 +31,7 @@ impl Rig {
     fn new(real: Real) -> Self {
         let mock = MockLlm::start();
         let home = tempfile::tempdir().unwrap();
-        let config = real.set_up(&mock, home.path(), true);
+        let config = real.set_up(&mock, home.path());
         let work = Arc::new(tempfile::tempdir().unwrap());
         Self { real, mock, config, home, work, ledger: Arc::default(), native_id: None, transcript: Mutex::default() }
     }

@@ -52,7 +52,7 @@ impl Subject {
     pub fn configuration(self, variant: Variant, mock: &MockLlm, home: &Path, work: &Path) -> String {
         let mut agent = match self {
             Self::Real(real) => {
-                let config = real.set_up(mock, home, variant != Variant::Modes);
+                let config = real.set_up_as(mock, home, variant != Variant::Modes);
                 let mut env: Vec<(String, Value)> =
                     config.env.iter().map(|(name, value)| (name.clone(), value.expose().into())).collect();
                 // The server's own PATH is short.
@@ -140,6 +140,6 @@ impl Subject {
 
     /// It has slash commands, which may come late.
     pub fn has_commands(self) -> bool {
-        self != Self::Openai
+        !matches!(self, Self::Openai | Self::Real(Real::Pi))
     }
 }

@@ -16,7 +16,7 @@ const CELLS: &[Row] = &[
 ];
 
 /// Adapters that are not part of this build yet.
-const PENDING: &[&str] = &["claude", "codex", "opencode", "pi"];
+const PENDING: &[&str] = &[];
 
 /// Where the table begins and ends in the document.
 const BEGIN: &str =

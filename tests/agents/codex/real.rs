@@ -82,7 +82,8 @@ async fn answer(client: &Client, asked: &Ask, option: &str) {
 }
 
 fn usage(events: &[AgentEvent]) -> Usage {
-    let usages = events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
+    let usages =
+        events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
     usages.last().unwrap()
 }
 

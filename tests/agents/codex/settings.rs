@@ -45,7 +45,8 @@ async fn the_model_of_one_turn_is_not_the_model_of_the_next() {
     assert_eq!(opened.model.as_deref(), Some("session"));
     assert_eq!(server.sent("thread/start")[0]["model"], "session");
     let in_force = |model: &str| {
-        let settings = json!({"model": model, "approvalPolicy": "untrusted", "sandboxPolicy": {"type": "workspaceWrite"}});
+        let settings =
+            json!({"model": model, "approvalPolicy": "untrusted", "sandboxPolicy": {"type": "workspaceWrite"}});
         json!([{"notify": ["thread/settings/updated", {"threadSettings": settings}]}]).to_string()
     };
     for (prompted, model) in [(None, "session"), (Some("other"), "other"), (None, "session"), (None, "session")] {
@@ -120,7 +121,10 @@ async fn bypass_needs_to_be_allowed() {
     let (mut client, _) = server.open().await;
     assert_eq!(turn(&mut client, permitted("bypass")).await.1, COMPLETED);
     let sent = &server.sent("turn/start")[0];
-    assert_eq!((&sent["approvalPolicy"], &sent["sandboxPolicy"]["type"]), (&json!("never"), &json!("dangerFullAccess")));
+    assert_eq!(
+        (&sent["approvalPolicy"], &sent["sandboxPolicy"]["type"]),
+        (&json!("never"), &json!("dangerFullAccess"))
+    );
     client.close().await;
 }
 

@@ -19,7 +19,8 @@ fn usage(calls: u64) -> Value {
 }
 
 fn last_usage(events: &[AgentEvent]) -> Usage {
-    let usages = events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
+    let usages =
+        events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
     usages.last().unwrap()
 }
 
@@ -119,9 +120,7 @@ async fn retries_show_and_failures_are_honest() {
         .collect();
     assert_eq!(reasons, [Some("Reconnecting... 1/5: 429 Too Many Requests"), None]);
 
-    let failed = |info: Value| {
-        json!([{"end": {"status": "failed", "error": {"message": "unexpected status 401", "codexErrorInfo": info}}}])
-    };
+    let failed = |info: Value| json!([{"end": {"status": "failed", "error": {"message": "unexpected status 401", "codexErrorInfo": info}}}]);
     let (_, outcome) = client.play(failed(json!({"httpConnectionFailed": {"httpStatusCode": 401}}))).await;
     let message = failure(&outcome, "agent_error");
     assert!(message.contains("credentials") && message.contains("codex login"), "{message}");

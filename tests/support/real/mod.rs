@@ -254,8 +254,13 @@ impl Real {
         })
     }
 
-    /// Writes its settings into `home`, and returns its entry in the configuration. See [`Real::settings`] for `ask`.
-    pub fn set_up(self, mock: &MockLlm, home: &Path, ask: bool) -> AgentConfig {
+    /// Writes its settings into `home`, and returns its entry in the configuration. It asks before it runs a command.
+    pub fn set_up(self, mock: &MockLlm, home: &Path) -> AgentConfig {
+        self.set_up_as(mock, home, true)
+    }
+
+    /// As [`Real::set_up`]; without `ask` its own settings leave open when it asks.
+    pub fn set_up_as(self, mock: &MockLlm, home: &Path, ask: bool) -> AgentConfig {
         if let Some((file, settings)) = self.settings(mock, ask) {
             let file = home.join(file);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
