@@ -57,6 +57,7 @@ impl Agent for CodexAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            per_turn: false,
             stateless: false,
             per_turn: false,
             steer: true,

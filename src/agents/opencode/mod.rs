@@ -68,6 +68,7 @@ impl Agent for OpencodeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            per_turn: false,
             stateless: false,
             per_turn: false,
             steer: true,
