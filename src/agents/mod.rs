@@ -7,6 +7,8 @@
 //! Contract between a session and a [`Live`] agent:
 //! - `start` returns at once; the first event is [`AgentEvent::Opened`] or [`AgentEvent::Ended`] with a failure.
 //! - At most one prompt at a time. Each [`AgentCommand::Prompt`] is answered by exactly one [`AgentEvent::Ended`].
+//! - An agent that ends under a prompt says [`AgentEvent::Leaving`] before that `Ended`: the turn that waits behind it must
+//!   not be given to it.
 //! - After [`AgentCommand::Cancel`] the adapter asks the agent to stop and reports `Ended` once it *has* stopped.
 //! - [`Live::kill`] stops it by force: the whole process group, and the event channel closes only after that
 //!   group is gone. A closed channel is how a session learns that its agent is dead.
@@ -359,6 +361,8 @@ pub enum AgentEvent {
     },
     /// Its own message, not understood or passed through.
     Raw(Value),
+    /// It is gone, or as good as gone: what ends now is the last that it does. The next turn needs a fresh one.
+    Leaving,
     /// The turn is over, or the start failed.
     Ended(Outcome),
 }

@@ -29,6 +29,7 @@ impl Draft {
         match event {
             AgentEvent::Opened(opened) => self.agent_opened(env, opened),
             AgentEvent::Ended(outcome) => self.agent_ended(env, outcome),
+            AgentEvent::Leaving => self.agent_leaves(),
             AgentEvent::Commands(commands) => {
                 if let Some(state) = &mut self.state {
                     state.commands = commands.clone();
@@ -94,6 +95,7 @@ impl Draft {
             }
             AgentEvent::Opened(_)
             | AgentEvent::Ended(_)
+            | AgentEvent::Leaving
             | AgentEvent::Commands(_)
             | AgentEvent::Plan(_)
             | AgentEvent::Mode { .. }
@@ -142,12 +144,17 @@ impl Draft {
         self.finish(env, &ending);
     }
 
-    /// The agent is gone. A turn that it had ends with it.
-    pub fn agent_gone(&mut self, env: &mut Env<'_>, cause: &str) {
+    /// No further turn is given to this agent process.
+    fn agent_leaves(&mut self) {
         if let Some(state) = &mut self.state {
             state.warm = None;
             state.commands = Value::Array(Vec::new());
         }
+    }
+
+    /// The agent is gone. A turn that it had ends with it.
+    pub fn agent_gone(&mut self, env: &mut Env<'_>, cause: &str) {
+        self.agent_leaves();
         let Some(running) = self.running() else { return };
         let ending = match running.stop.take() {
             Some(stop) => Ending::because(stop.state, &stop.reason),

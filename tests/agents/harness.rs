@@ -212,7 +212,13 @@ impl Client {
 
     /// The next event; none when the channel is closed.
     pub async fn next(&mut self) -> Option<AgentEvent> {
-        timeout(LIMIT, self.live.events.recv()).await.expect("the agent says nothing")
+        loop {
+            // That it goes is for the session's eyes; what it means is tested there.
+            match timeout(LIMIT, self.live.events.recv()).await.expect("the agent says nothing") {
+                Some(AgentEvent::Leaving) => {}
+                event => return event,
+            }
+        }
     }
 
     pub async fn opened(&mut self) -> Opened {

@@ -52,6 +52,7 @@ pub enum Op {
     Expire,
     TakeSteer(u8),
     End(u8),
+    Leave,
     Gone,
     Stalled,
     Crash,
@@ -328,6 +329,7 @@ impl Machine {
                 }
             }
             Op::End(how) if self.started() => self.end(*how),
+            Op::Leave if self.started() => self.agent(AgentEvent::Leaving),
             Op::Gone => self.decide(|draft, env| draft.agent_gone(env, "it died")),
             Op::Stalled => self.decide(|draft, env| draft.stalled(env, "10m")),
             Op::Crash => self.crash(),
@@ -450,6 +452,11 @@ impl Machine {
     /// How many times an agent was stopped for a text and went on.
     pub fn gone_on(&self) -> usize {
         self.gone_on
+    }
+
+    /// True while the turn that is next waits for an agent to be opened.
+    pub fn waits_for_an_agent(&self) -> bool {
+        self.running_state() == Some(TurnState::Starting)
     }
 
     /// How many texts were taken into a running turn.

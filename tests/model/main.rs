@@ -34,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Expire),
         3 => any::<u8>().prop_map(Op::TakeSteer),
         5 => (0..3u8).prop_map(Op::End),
+        1 => Just(Op::Leave),
         1 => Just(Op::Gone),
         1 => Just(Op::Stalled),
         2 => Just(Op::Crash),
@@ -126,4 +127,21 @@ fn a_cancel_wins_over_a_text_that_waits_for_the_boundary() {
         machine.check();
     }
     assert_eq!((machine.gone_on(), machine.finished()), (0, vec![TurnState::Cancelled]));
+}
+
+#[test]
+fn a_turn_that_waits_behind_one_whose_agent_dies_gets_a_fresh_agent() {
+    let send = || Op::Send { policy: 0, other_agent: true };
+    for (leaves, fresh) in [(true, true), (false, false)] {
+        let mut machine = Machine::new(0);
+        for op in [send(), send(), Op::Open] {
+            machine.step(&op);
+        }
+        if leaves {
+            machine.step(&Op::Leave);
+        }
+        machine.step(&Op::End(2));
+        machine.check();
+        assert_eq!(machine.waits_for_an_agent(), fresh);
+    }
 }

@@ -155,6 +155,12 @@ impl Host {
 
     /// Says how prompts that are owed an end have ended.
     async fn say_ended(&self, outcome: &Outcome, owed: usize) {
+        if self.opened
+            && owed > 0
+            && !matches!(timeout(LAST_WORD, self.events.send(AgentEvent::Leaving)).await, Ok(Ok(())))
+        {
+            return;
+        }
         for _ in 0..owed {
             let last = self.events.send(AgentEvent::Ended(outcome.clone()));
             // A session that was killed may not read any more; it sees the channel close.
