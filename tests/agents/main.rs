@@ -6,10 +6,15 @@
 mod choices;
 mod claude;
 mod claude_real;
+mod codex;
+mod command;
 mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod opencode;
+mod opencode_real;
+mod pi;
 mod process;
 mod real;
 #[path = "../support/real/mod.rs"]

@@ -107,6 +107,7 @@ impl Machine {
                 default_agent: "quick".into(),
                 choice_timeout: Duration::from_secs(60),
                 on_timeout: TimeoutOutcome::Reject,
+                fallbacks: BTreeMap::new(),
                 retry_interrupted: retries,
             },
             ids: CountedIds(0),

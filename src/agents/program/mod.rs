@@ -4,15 +4,18 @@
 //! - [`Program`]: the configuration of one agent, as a process to be started;
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
-//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it.
+//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it;
+//! - [`keep_all`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
 //!
 //! Knows no agent's protocol.
 
 mod connection;
 mod files;
 mod host;
+mod inbox;
 mod lines;
 mod past;
+mod permission;
 mod probe;
 mod replay;
 mod rpc;
@@ -23,8 +26,10 @@ pub use self::{
     connection::{Connection, Input},
     files::text_of,
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
+    inbox::keep_all,
     lines::{Incoming, JsonLines},
     past::Past,
+    permission::without_permissions,
     replay::{REPLAY_LIMIT, replay},
     rpc::{Dialect, Message, RpcError},
 };
@@ -77,6 +82,13 @@ impl Program {
     /// Whether it could run: finds the program and asks it for its version. Opens no conversation.
     pub async fn probe(&self) -> Probe {
         probe::probe(self).await
+    }
+
+    /// Whether its program is there. Runs nothing: what an unknown program does when it is asked for its version, nobody
+    /// knows.
+    #[must_use]
+    pub fn find(&self) -> Probe {
+        probe::find(self).map_or_else(|missing| missing, |_path| Probe { available: true, ..Probe::default() })
     }
 
     /// Why it did not start, and what to do about it.
