@@ -57,8 +57,8 @@ impl Agent for CodexAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            stateless: false,
             per_turn: false,
+            stateless: false,
             steer: true,
             shared: false,
             images: true,

@@ -68,8 +68,8 @@ impl Agent for OpencodeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            stateless: false,
             per_turn: false,
+            stateless: false,
             steer: true,
             shared: true,
             images: true,
