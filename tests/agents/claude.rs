@@ -135,6 +135,27 @@ async fn what_cannot_be_resumed_gets_the_transcript_instead() {
 }
 
 #[tokio::test]
+async fn a_replay_goes_again_when_the_prompt_failed_and_not_when_it_was_stopped() {
+    for (steps, again) in
+        [(json!([{"result": {"is_error": true}}]), 2), (json!([{"say": "on"}, {"until_interrupted": 0}]), 1)]
+    {
+        let mut fake = Fake::new(json!({}));
+        fake.spec.transcript = past();
+        let (mut client, _) = fake.open().await;
+        client.script(steps).await;
+        if again == 1 {
+            client.until(|event| text(std::slice::from_ref(event)) == "on").await;
+            client.send(AgentCommand::Cancel).await;
+        }
+        client.turn().await;
+        client.play(json!([])).await;
+        let blocks: Vec<usize> = fake.prompts().iter().map(|blocks| blocks.as_array().unwrap().len()).collect();
+        assert_eq!(blocks, [2, again]);
+        client.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_resume_that_is_not_wanted_is_not_tried() {
     let mut fake = Fake::new(json!({}));
     fake.config.native_resume = false;

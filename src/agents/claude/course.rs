@@ -66,6 +66,11 @@ impl Course {
         self.started
     }
 
+    /// True once the agent has taken its first line.
+    pub(super) fn was_taken(&self) -> bool {
+        self.started
+    }
+
     /// The agent says how far a line is.
     pub(super) fn lifecycle(&mut self, uuid: &str, state: Lifecycle) -> News {
         if let Some(at) = self.offered.iter().position(|(_, offered)| offered == uuid) {

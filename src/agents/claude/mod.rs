@@ -59,15 +59,13 @@ impl Agent for ClaudeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            per_turn: false,
-            stateless: false,
             // A line with priority `next` goes to the model with the next result of a tool.
             steer: true,
-            shared: false,
             images: true,
             choices: true,
             resume: self.0.config.native_resume,
             replay: true,
+            ..Capabilities::default()
         }
     }
 

@@ -190,7 +190,7 @@ impl Driver {
                 Outcome::failed("agent_error", message)
             }
         };
-        if !matches!(outcome, Outcome::Completed { .. }) {
+        if matches!(outcome, Outcome::Failed(_)) || !turn.course.was_taken() {
             // Nobody knows whether it was taken in; twice is better than never.
             self.replay = turn.replay.take().or(self.replay.take());
         }
