@@ -67,8 +67,9 @@ impl Draft {
         }
         let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
+        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record);
+            return self.offer(env, message, record, owner);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -84,7 +85,13 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+        Ok(Accepted {
+            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
+            position,
+            steered: false,
+            seq,
+            owner,
+        })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.
@@ -249,6 +256,10 @@ impl Draft {
         self.close_message(env);
         let Some(state) = &mut self.state else { return };
         let Some(running) = state.running.take() else { return };
+        if (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.per_turn) {
+            // Its process goes with the turn; the next one must get one of its own.
+            state.warm = None;
+        }
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
         self.effects.push(Effect::TurnOver);
@@ -364,8 +375,13 @@ impl Draft {
         record.feedback = Value::Null;
         let changed = [("id", record.snapshot.id), ("previous_id", previous)];
         let changed = changed.into_iter().map(|(name, id)| (name.to_owned(), id.to_string().into())).collect();
+        let made = record.snapshot.id;
         self.emit(env.now, None, EventBody::SessionReset { changed });
         self.replace(record);
+        // Only now: a crash before it must leave the call to be made again.
+        if let Some(once) = self.state.as_mut().and_then(|state| state.reset_call.take()) {
+            self.remember(env.now, &once, format!(r#"{{"reset":"{made}"}}"#));
+        }
         self.effects.extend([Effect::CloseAgent, Effect::ResetDone]);
     }
 

@@ -51,6 +51,7 @@ impl Agent for AcpAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
+            per_turn: false,
             steer: false,
             shared: false,
             images: true,

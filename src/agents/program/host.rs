@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Program;
-use crate::agents::{AgentEvent, Opened, Outcome, process::Process};
+use super::{
+    Program,
+    replay::{REPLAY_LIMIT, replay},
+};
+use crate::agents::{AgentEvent, OpenSpec, Opened, Outcome, process::Process};
 
 /// How long an agent may take to end by itself after its stdin was closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -104,6 +107,31 @@ impl Host {
         self.emit(AgentEvent::Opened(opened)).await?;
         let early = std::mem::take(&mut self.early);
         self.emit_all(early).await
+    }
+
+    /// The conversation so far as text for the first prompt of a new conversation, where there is one; a fault when it
+    /// cannot be read in time.
+    ///
+    /// # Errors
+    /// [`Stop::Killed`] when the kill comes meanwhile.
+    pub async fn read_transcript(
+        &self,
+        spec: &OpenSpec,
+        limit: Duration,
+    ) -> Result<(Option<String>, Option<AgentEvent>), Stop> {
+        let loaded = tokio::select! {
+            biased;
+            () = self.killed.cancelled() => return Err(Stop::Killed),
+            loaded = timeout(limit, spec.transcript.load()) => loaded,
+        };
+        let error = match loaded {
+            Ok(Ok(messages)) => return Ok((replay(&messages, REPLAY_LIMIT), None)),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        log::warn!(session = spec.session.as_str(); "transcript cannot be read for a replay: {error}");
+        let message = "the agent could not be given the conversation so far".to_owned();
+        Ok((None, Some(AgentEvent::Fault { code: "replay_failed".into(), message })))
     }
 
     /// There is no process: says why in place of `Opened`.

@@ -5,7 +5,7 @@
 //! | `PLAIN` | "Hello from mock": for a text that may have other keywords in it, as one with an earlier conversation |
 //! | `ERR401`, `ERR429`, `ERR500` | that status, with an error body of the dialect |
 //! | (a tool result stands after the text) | "Tool finished, all done." |
-//! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]`, `TOOL_INPUT:{…}` say which and what |
+//! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]` say which and what, `TOOL_INPUT:{…}` the whole input |
 //! | `SLOW` | "slow0 slow1 …", a word every 100 ms for a minute: made to be cancelled |
 //! | anything else | "Hello from mock" |
 //!
@@ -113,12 +113,10 @@ fn argument<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 /// An input that fits the tool's schema and does what the text says.
 fn input_for(tool: &Tool, text: &str) -> Value {
-    let given = text.split_once("TOOL_INPUT:").and_then(|(_, rest)| {
-        // The first value; what stands behind it is not part of it.
-        serde_json::Deserializer::from_str(rest).into_iter::<Value>().next()?.ok()
-    });
-    if let Some(given) = given {
-        return given;
+    if let Some((_, rest)) = text.split_once("TOOL_INPUT:")
+        && let Some(Ok(input)) = serde_json::Deserializer::from_str(rest).into_iter().next()
+    {
+        return input;
     }
     let command = argument(text, "TOOL_CMD:[").unwrap_or("echo hi > tool_out.txt && cat tool_out.txt");
     let default_path = std::env::temp_dir().join("mock-llm-hello.txt");

@@ -152,9 +152,9 @@ impl Real {
                 ".codex/config.toml",
                 format!(
                     r#"
-                    model = "{CODEX_MODEL}"
+                    model = "{}"
                     model_provider = "mock"
-                    approval_policy = "untrusted"
+                    {}
                     sandbox_mode = "workspace-write"
                     check_for_update_on_startup = false
                     [model_providers.mock]
@@ -166,7 +166,10 @@ impl Real {
                     stream_max_retries = 0
                     [analytics]
                     enabled = false
-                    "#
+                    "#,
+                    // Newer versions know other models, and refuse to start with that policy in their file.
+                    if self == Self::Codex { "gpt-5.5" } else { CODEX_MODEL },
+                    if self == Self::Codex { "" } else { r#"approval_policy = "untrusted""# },
                 ),
             ),
             Self::Opencode | Self::OpencodeAcp => (
