@@ -66,7 +66,7 @@ pub struct AgentConfig {
     /// A system message before the conversation, for `openai`.
     #[serde(default)]
     pub system: Option<String>,
-    /// How many times a 429, 5xx or connection error is tried again, for `openai`.
+    /// How many times a 429, 5xx or connection error is tried again, for `openai` and `opencode`.
     #[serde(default = "default_retries")]
     pub max_retries: u32,
     /// Whether a stored conversation of the agent's own may be loaded; false replays the transcript instead.

@@ -187,8 +187,9 @@ async fn a_turn_ends_although_no_event_says_so() {
     let mut client = fake.open().await;
     let (events, outcome) = client.play(json!([{"say": "told "}, {"quiet": true}, {"say": "untold"}])).await;
     assert_eq!((text(&events).as_str(), outcome), ("told untold", COMPLETED));
-    let usage = events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(usage) } else { None });
-    let usage = usage.last().unwrap();
+    let usage =
+        events.iter().rev().find_map(|event| if let AgentEvent::Usage(usage) = event { Some(usage) } else { None });
+    let usage = usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost_usd), (13, 5, Some(0.25)));
     assert_eq!((usage.context_used, usage.context_max), (Some(18), Some(1000)));
 }

@@ -17,8 +17,16 @@ pub(super) fn parts(text: &str, files: &[Attachment], replay: Option<&str>) -> (
     (parts, faults)
 }
 
+/// The files and the arguments of a slash command, which takes no texts beside them: files that are text follow the arguments.
+pub(super) fn command(arguments: &str, files: &[Attachment]) -> (Vec<Value>, String, Vec<AgentEvent>) {
+    let (parts, faults) = file_parts(files);
+    let text = |part: &Value| part.get("text").and_then(Value::as_str).map(str::to_owned);
+    let texts = std::iter::once(arguments.to_owned()).chain(parts.iter().filter_map(text)).collect::<Vec<_>>();
+    (parts.into_iter().filter(|part| part.get("text").is_none()).collect(), texts.join("\n\n"), faults)
+}
+
 /// The files of a prompt. Models read images and PDF documents; what is text goes as text.
-pub(super) fn file_parts(files: &[Attachment]) -> (Vec<Value>, Vec<AgentEvent>) {
+fn file_parts(files: &[Attachment]) -> (Vec<Value>, Vec<AgentEvent>) {
     let (mut parts, mut faults) = (Vec::new(), Vec::new());
     for file in files {
         let Attachment { name, media_type, content_base64 } = file;
@@ -63,6 +71,13 @@ mod tests {
             json!({"type": "text", "text": "The attached file `a.json` (application/json):\n\nhi"}),
         ];
         assert_eq!((&parts[..4], parts.len(), faults.len()), (expected.as_slice(), 5, 1));
+    }
+
+    #[test]
+    fn files_that_are_text_follow_the_arguments_of_a_command() {
+        let (files, arguments, faults) = command("it", &[file("p.png", "image/png"), file("a.txt", "text/plain")]);
+        assert_eq!((files.len(), faults.len()), (1, 0));
+        assert_eq!(arguments, "it\n\nThe attached file `a.txt` (text/plain):\n\nhi");
     }
 
     #[test]

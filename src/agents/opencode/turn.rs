@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     api::{Api, ApiError, CALL_LIMIT},
@@ -106,27 +106,28 @@ impl Driver {
         (turn.model, turn.mode, turn.posting) = (model.to_value(), mode.clone(), true);
         let message = self.idents.message();
         self.talk.begin(&message, context);
-        let mut body = json!({"messageID": message});
-        if let Some(mode) = &mode {
-            body["agent"] = mode.as_str().into();
-        }
+        let mut body = body(&message, mode.as_deref());
         let command = content::slash_command(&prompt.text, &self.settings.commands);
         let (path, limit, faults) = match command {
             Some((name, arguments)) => {
-                let (files, faults) = content::file_parts(&prompt.attachments);
-                let files: Vec<Value> = files.into_iter().filter(|part| part["type"] == "file").collect();
-                (body["command"], body["arguments"]) = (name.into(), arguments.into());
-                (body["model"], body["parts"]) = (model.id().into(), files.into());
+                let (files, arguments, faults) = content::command(arguments, &prompt.attachments);
+                body.extend([
+                    ("command".to_owned(), Value::from(name)),
+                    ("arguments".to_owned(), arguments.into()),
+                    ("model".to_owned(), model.id().into()),
+                    ("parts".to_owned(), files.into()),
+                ]);
                 // Its answer comes when the turn is over.
                 ("command", None, faults)
             }
             None => {
                 turn.replay = self.replay.take();
                 let (parts, faults) = content::parts(&prompt.text, &prompt.attachments, turn.replay.as_deref());
-                (body["model"], body["parts"]) = (turn.model.clone(), parts.into());
+                body.extend([("model".to_owned(), turn.model.clone()), ("parts".to_owned(), parts.into())]);
                 ("prompt_async", Some(CALL_LIMIT), faults)
             }
         };
+        let body = Value::Object(body);
         self.turn = Some(turn);
         let (api, folder, path) =
             (self.api.clone(), self.folder.clone(), format!("/session/{}/{path}", self.session_id));
@@ -160,10 +161,10 @@ impl Driver {
         };
         turn.steering += 1;
         let message = self.idents.message();
-        let mut body = json!({"messageID": message, "model": turn.model, "parts": [{"type": "text", "text": text}]});
-        if let Some(mode) = &turn.mode {
-            body["agent"] = mode.as_str().into();
-        }
+        let mut body = body(&message, turn.mode.as_deref());
+        let parts = json!([{"type": "text", "text": text}]);
+        body.extend([("model".to_owned(), turn.model.clone()), ("parts".to_owned(), parts)]);
+        let body = Value::Object(body);
         self.talk.ask_more(&message);
         let (api, folder, path) =
             (self.api.clone(), self.folder.clone(), format!("/session/{}/prompt_async", self.session_id));
@@ -387,6 +388,12 @@ impl Driver {
         self.posts.clear();
         Ok(())
     }
+}
+
+/// What all prompts carry.
+fn body(message: &str, mode: Option<&str>) -> Map<String, Value> {
+    let mode = mode.map(|mode| ("agent".to_owned(), mode.into()));
+    std::iter::once(("messageID".to_owned(), message.into())).chain(mode).collect()
 }
 
 /// Takes a question back.
