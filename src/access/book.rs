@@ -195,7 +195,8 @@ mod tests {
     };
 
     fn accounts() -> Accounts {
-        let user = |name: &str, disabled| User { id: UserId::new(), name: name.into(), disabled, created_at: Timestamp(0) };
+        let user =
+            |name: &str, disabled| User { id: UserId::new(), name: name.into(), disabled, created_at: Timestamp(0) };
         let token = |user: &str, expires_at| Token {
             id: TokenId::new(),
             user: user.into(),

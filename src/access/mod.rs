@@ -152,7 +152,11 @@ impl Access {
     }
 
     async fn look(&self) -> Result<Vec<SessionKey>, StoreError> {
-        if self.store.account_version().await?.0 == self.book().version() { Ok(Vec::new()) } else { self.reload().await }
+        if self.store.account_version().await?.0 == self.book().version() {
+            Ok(Vec::new())
+        } else {
+            self.reload().await
+        }
     }
 
     /// Writes down when tokens were last used.

@@ -255,7 +255,11 @@ mod tests {
             r#"{"snapshot":{},"messages":[],"partial":[],"tools":[],"choices":[],"turn":null,"queue":[],"seq":41}"#;
         let stream = error_event(42) + &end("session_deleted", false);
         let server = test_server::start(vec![Reply::json(200, state), Reply::stream(&stream)]).await;
-        let arguments = Arguments { key: "k".parse().unwrap(), messages: 5, remote: Remote { url: server.url(), token_file: None } };
+        let arguments = Arguments {
+            key: "k".parse().unwrap(),
+            messages: 5,
+            remote: Remote { url: server.url(), token_file: None },
+        };
         let status = run(Client::new(&server.url(), None).unwrap(), arguments).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::SUCCESS));
         let requests = server.requests();

@@ -250,7 +250,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = Client::new(&format!("http://{address}"), None).unwrap().get::<Value>("/v1/agents").await.unwrap_err();
+        let error =
+            Client::new(&format!("http://{address}"), None).unwrap().get::<Value>("/v1/agents").await.unwrap_err();
         assert_eq!(error.exit_status(), UNREACHABLE);
         assert!(!error.to_string().contains('\n'), "{error}");
     }

@@ -34,10 +34,7 @@ pub fn open_database(config: &Config) -> Result<(), String> {
 ///
 /// # Errors
 /// One line: why the database cannot be opened, or what `work` says.
-pub fn with_accounts<T>(
-    config: &Config,
-    work: impl AsyncFnOnce(Store) -> Result<T, String>,
-) -> Result<T, String> {
+pub fn with_accounts<T>(config: &Config, work: impl AsyncFnOnce(Store) -> Result<T, String>) -> Result<T, String> {
     let mut settings = config.store.clone();
     settings.url = Some(config.database_url());
     let (store, may_run) = Store::open_beside(&settings).map_err(|error| error.to_string())?;

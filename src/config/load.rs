@@ -29,8 +29,7 @@ const SHORT: &[(&str, &str)] = &[
 ];
 
 /// Variables that are ours and no setting.
-const RESERVED: &[&str] =
-    &["GREENROOM_CONFIG", "GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_TOKEN_FILE"];
+const RESERVED: &[&str] = &["GREENROOM_CONFIG", "GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_TOKEN_FILE"];
 
 /// Loads and checks the configuration. `environment` is usually [`std::env::vars`].
 ///
@@ -145,7 +144,10 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         let host = host.map(|host| host.trim_end_matches('/')).unwrap_or_default();
         if host.is_empty() || host.contains(['*', '/', '?', '#', '@', ' ']) {
-            return bad("server.allowed_origins", &format!("{origin:?} is no origin; write https://HOST or http://HOST:PORT"));
+            return bad(
+                "server.allowed_origins",
+                &format!("{origin:?} is no origin; write https://HOST or http://HOST:PORT"),
+            );
         }
     }
     for name in config.callers.users.keys() {

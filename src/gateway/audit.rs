@@ -13,14 +13,7 @@ use crate::{
 
 impl Gateway {
     /// Notes what was done to a session of `owner`.
-    pub(super) fn note(
-        &self,
-        who: &Principal,
-        action: &'static str,
-        key: &SessionKey,
-        owner: &str,
-        detail: Value,
-    ) {
+    pub(super) fn note(&self, who: &Principal, action: &'static str, key: &SessionKey, owner: &str, detail: Value) {
         self.access.audit.note(Deed { action, session: Some(key), owner, detail }.by(who));
     }
 
@@ -64,7 +57,11 @@ impl Gateway {
                 // It may have been the caller's before it was deleted.
                 Err(error) if error.code == Code::SessionNotFound => {
                     let any = Page { limit: 1, after: None, before: None, ascending: false };
-                    let own = AuditFilter { session: Some(key.clone()), owner: filter.owner.clone(), ..AuditFilter::default() };
+                    let own = AuditFilter {
+                        session: Some(key.clone()),
+                        owner: filter.owner.clone(),
+                        ..AuditFilter::default()
+                    };
                     if self.deps.store.audit(&own, &any).await?.data.is_empty() {
                         return Err(session_not_found(key));
                     }

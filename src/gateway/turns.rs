@@ -178,7 +178,14 @@ impl Gateway {
 
     /// Has a command about one turn decided; when the session does not have the turn any more, `over` says what
     /// that means for a turn that was there once.
-    async fn on_turn(&self, who: &Principal, key: &SessionKey, id: TurnId, command: Command, over: Code) -> Result<Turn, ApiError> {
+    async fn on_turn(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: TurnId,
+        command: Command,
+        over: Code,
+    ) -> Result<Turn, ApiError> {
         match self.execute(who, key, false, command).await {
             Ok(Done::Turn(turn)) => Ok(*turn),
             Ok(_) => Err(unexpected()),

@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn of_two_cookies_none_counts() {
         let of = |lines: &[&'static str]| {
-            let request = lines.iter().fold(TestRequest::default(), |request, line| request.append_header((COOKIE, *line)));
+            let request =
+                lines.iter().fold(TestRequest::default(), |request, line| request.append_header((COOKIE, *line)));
             value(request.to_http_request().headers()).map(str::to_owned)
         };
         assert_eq!(of(&["a=b; greenroom=x; c=d"]).as_deref(), Some("x"));

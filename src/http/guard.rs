@@ -142,7 +142,10 @@ pub async fn guard(
     // No `Access-Control-Allow-Credentials`: pages of other origins call with a token of their own, never with the login
     // of this one.
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    headers.insert(VARY, HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"));
+    headers.insert(
+        VARY,
+        HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"),
+    );
     Ok(response)
 }
 

@@ -85,7 +85,13 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq, owner })
+        Ok(Accepted {
+            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
+            position,
+            steered: false,
+            seq,
+            owner,
+        })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.

@@ -237,9 +237,8 @@ fn apply(connection: &mut AnyConnection, change: &AccountChange) -> Result<usize
                 .execute(c))?)
         }
         AccountChange::Leave { org, user } => {
-            let member = org_members::table
-                .filter(org_members::org.eq(text(org)))
-                .filter(org_members::user_name.eq(text(user)));
+            let member =
+                org_members::table.filter(org_members::org.eq(text(org))).filter(org_members::user_name.eq(text(user)));
             Ok(diesel::delete(member).execute(connection)?)
         }
         AccountChange::SweepLogins(before) => {
@@ -285,9 +284,14 @@ fn load(connection: &mut AnyConnection) -> Result<Accounts, Fault> {
     let any_token = tokens::table.select(tokens::id).first::<String>(connection).optional()?.is_some();
     let rows = tokens::table.filter(tokens::revoked_at.is_null()).select(TokenRow::as_select()).load(connection)?;
     let tokens = rows.into_iter().map(TokenRow::read).collect::<Result<_, _>>()?;
-    let rows = logins::table
-        .select((logins::hash, logins::token_id, logins::created_at, logins::expires_at))
-        .load::<(String, String, i64, i64)>(connection)?;
+    let rows = logins::table.select((logins::hash, logins::token_id, logins::created_at, logins::expires_at)).load::<(
+        String,
+        String,
+        i64,
+        i64,
+    )>(
+        connection,
+    )?;
     let login = |(hash, token, created_at, expires_at): (String, String, i64, i64)| -> Result<_, Fault> {
         Ok(LoginRecord {
             hash: read_hash("logins.hash", &hash)?,
@@ -321,11 +325,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn change_accounts(
-        &self,
-        change: AccountChange,
-        audit: Option<AuditEntry>,
-    ) -> Result<usize, StoreError> {
+    pub async fn change_accounts(&self, change: AccountChange, audit: Option<AuditEntry>) -> Result<usize, StoreError> {
         match self.write(Write::Account(Box::new((change, audit)))).await? {
             Reply::Count(count) => Ok(count),
             Reply::Done | Reply::Fenced | Reply::Claimed(_) => {

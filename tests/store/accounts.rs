@@ -59,7 +59,8 @@ pub async fn tokens_come_back_and_end(db: Database) {
     assert_eq!(accounts.tokens, [(hash, stored.clone())]);
     assert_eq!(accounts.users.len(), 1);
 
-    let login = LoginRecord { hash: SecretHash::of("c"), token: first.id, created_at: Timestamp(1), expires_at: Timestamp(2) };
+    let login =
+        LoginRecord { hash: SecretHash::of("c"), token: first.id, created_at: Timestamp(1), expires_at: Timestamp(2) };
     store.change_accounts(AccountChange::LogIn(login.clone()), None).await.unwrap();
     store.tokens_used(vec![(first.id, Timestamp(8))]).await.unwrap();
     let accounts = store.accounts().await.unwrap();
@@ -107,7 +108,11 @@ pub async fn organisations_have_members(db: Database) {
 
 pub async fn the_audit_is_filtered(db: Database) {
     let store = db.open();
-    let all = [entry("alice", "session.delete", "alice"), entry("root", "session.update", "alice"), entry("bob", "login", "bob")];
+    let all = [
+        entry("alice", "session.delete", "alice"),
+        entry("root", "session.update", "alice"),
+        entry("bob", "login", "bob"),
+    ];
     store.append_audit(all.to_vec()).await.unwrap();
     let find = async |filter: AuditFilter| store.audit(&filter, &page(9)).await.unwrap().data;
     let reversed: Vec<AuditEntry> = all.iter().rev().cloned().collect();

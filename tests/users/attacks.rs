@@ -70,7 +70,8 @@ async fn no_origin_is_let_in_by_wildcard_and_none_with_cookies() {
     assert!(allowed.header("access-control-allow-headers").contains("authorization"), "{allowed:?}");
     assert!(allowed.header("access-control-allow-methods").contains("DELETE"), "{allowed:?}");
     assert!(allowed.header("vary").contains("origin"), "{allowed:?}");
-    let answered = house.server.send(house.server.request("GET", "/v1/me").bearer_auth(&house.alice).header("origin", chat)).await;
+    let answered =
+        house.server.send(house.server.request("GET", "/v1/me").bearer_auth(&house.alice).header("origin", chat)).await;
     answered.ok(200);
     assert_eq!(answered.header("access-control-allow-origin"), chat);
     for reply in [&allowed, &answered] {
@@ -101,7 +102,8 @@ async fn a_cookie_that_was_planted_before_the_login_is_worth_nothing_after_it() 
     reply.ok(200);
     let cookie = cookie_of(&reply);
     assert_ne!(cookie, planted);
-    let with = async |cookie: &str| house.server.send(house.server.request("GET", "/v1/me").header("cookie", cookie)).await;
+    let with =
+        async |cookie: &str| house.server.send(house.server.request("GET", "/v1/me").header("cookie", cookie)).await;
     with(planted).await.refused(401, "invalid_credentials");
     with(&cookie).await.ok(200);
     // A second cookie of that name, as a page on another port of this host can set, is not chosen by its place.
@@ -200,7 +202,8 @@ async fn a_cursor_of_one_session_replays_nothing_of_another() {
         assert!(seen.iter().all(|event| event["session"] == "hers"), "{seen:?}");
         assert!(!json!(seen).to_string().contains("secret"), "{seen:?}");
     }
-    let mut socket = Socket::try_open(&house.server, "/v1/sessions/mine/ws?after=0", &[("authorization", &carol)]).await.unwrap();
+    let mut socket =
+        Socket::try_open(&house.server, "/v1/sessions/mine/ws?after=0", &[("authorization", &carol)]).await.unwrap();
     assert_eq!(socket.close().await.0, 4004);
     // Nor does a repeated call of somebody else's give its outcome.
     let send = async |token: &str, key: &str| {
@@ -218,7 +221,10 @@ async fn tricks_with_paths_reach_no_other_key() {
     house.post(&house.alice, "/v1/sessions", json!({"key": "mine"})).await.ok(201);
     let raw = async |target: &str| {
         let address = house.server.address();
-        let head = format!("GET {target} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n", house.carol);
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            house.carol
+        );
         house.server.raw(head.as_bytes()).await
     };
     for target in [
@@ -265,7 +271,8 @@ async fn slow_and_huge_heads_are_cut_and_cost_nobody_else() {
         let text = String::from_utf8_lossy(&answer);
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 408 "), "{text}");
     }
-    for (name, value) in [("x-big", "a".repeat(1 << 20)), ("authorization", format!("Bearer {}", "a".repeat(1 << 20)))] {
+    for (name, value) in [("x-big", "a".repeat(1 << 20)), ("authorization", format!("Bearer {}", "a".repeat(1 << 20)))]
+    {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let head = format!("GET /v1/me HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\nconnection: close\r\n\r\n");
         let mut answer = Vec::new();
@@ -279,7 +286,10 @@ async fn slow_and_huge_heads_are_cut_and_cost_nobody_else() {
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
     }
     let many: String = (0..500).map(|number| format!("x-{number}: y\r\n")).collect();
-    let answer = house.server.raw(format!("GET /v1/me HTTP/1.1\r\nhost: localhost\r\n{many}connection: close\r\n\r\n").as_bytes()).await;
+    let answer = house
+        .server
+        .raw(format!("GET /v1/me HTTP/1.1\r\nhost: localhost\r\n{many}connection: close\r\n\r\n").as_bytes())
+        .await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     house.get(&house.alice, "/v1/me").await.ok(200);
 }

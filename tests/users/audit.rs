@@ -27,15 +27,22 @@ async fn what_is_done_is_written_down() {
     house.call(&house.carol, "DELETE", "/v1/sessions/k", Value::Null).await.refused(404, "session_not_found");
 
     let own = house.get(&house.alice, "/v1/audit?session=k&order=asc").await;
-    let expected = ["session.create", "turn.send", "session.brief", "session.update", "session.reset", "session.delete"];
+    let expected =
+        ["session.create", "turn.send", "session.brief", "session.update", "session.reset", "session.delete"];
     assert_eq!(actions(&own), expected);
     assert!(!own.text.contains(secret), "no texts: {}", own.text);
     for token in [&house.alice, &house.root] {
         assert!(!own.text.contains(token.as_str()), "no secrets: {}", own.text);
     }
     let by_root = &own.json()["data"][3];
-    assert_eq!(by_root["detail"], json!({"fields": ["title", "metadata", "visibility"], "visibility": "public", "org_id": null}));
-    assert_eq!((&by_root["actor"], &by_root["owner"], &by_root["ip"]), (&json!("root"), &json!("alice"), &json!("127.0.0.1")));
+    assert_eq!(
+        by_root["detail"],
+        json!({"fields": ["title", "metadata", "visibility"], "visibility": "public", "org_id": null})
+    );
+    assert_eq!(
+        (&by_root["actor"], &by_root["owner"], &by_root["ip"]),
+        (&json!("root"), &json!("alice"), &json!("127.0.0.1"))
+    );
     assert_eq!(by_root["token_id"], token_id(&house, &house.root).await);
     assert!(by_root["at"].is_string() && by_root["session"] == "k", "{by_root}");
 }

@@ -41,8 +41,7 @@ async fn requests_have_a_rate() {
 
 #[tokio::test]
 async fn ops_of_a_socket_are_requests_too() {
-    let house =
-        House::with(&[("GREENROOM_CALLERS__REQUESTS_PER_SECOND", "1"), ("GREENROOM_CALLERS__BURST", "4")]);
+    let house = House::with(&[("GREENROOM_CALLERS__REQUESTS_PER_SECOND", "1"), ("GREENROOM_CALLERS__BURST", "4")]);
     let bearer = format!("Bearer {}", house.alice);
     let mut socket = Socket::try_open(&house.server, "/v1/ws", &[("authorization", &bearer)]).await.unwrap();
     let mut refused = Value::Null;

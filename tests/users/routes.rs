@@ -97,7 +97,8 @@ fn routes() -> BTreeSet<String> {
     let body = source.split("pub fn configure(").nth(1).unwrap();
     let mut found = BTreeSet::new();
     for route in body.split(".add(app)") {
-        let code: String = route.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().concat();
+        let code: String =
+            route.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().concat();
         let absolute = code.rfind("At::new(\"").map(|at| ("", at + "At::new(\"".len()));
         let relative = code.rfind("session(\"").map(|at| ("/v1/sessions/{key}", at + "session(\"".len()));
         let Some((prefix, at)) = absolute.max_by_place(relative) else { continue };
@@ -132,7 +133,10 @@ impl Later for Option<(&'static str, usize)> {
 #[test]
 fn every_route_is_in_the_table() {
     let routes = routes();
-    assert!(routes.len() > 40 && routes.contains("GET /v1/sessions/{key}/ws"), "the source is not read right: {routes:?}");
+    assert!(
+        routes.len() > 40 && routes.contains("GET /v1/sessions/{key}/ws"),
+        "the source is not read right: {routes:?}"
+    );
     let table: BTreeSet<String> = TABLE.iter().map(|row| row.0.to_owned()).collect();
     let missing: Vec<_> = routes.difference(&table).collect();
     assert!(missing.is_empty(), "say in the table who may call {missing:?}");

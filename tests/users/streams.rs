@@ -55,7 +55,8 @@ async fn who_leaves_an_organisation_leaves_its_streams() {
     let house = House::new();
     let org = json!({"key": "k", "visibility": "org", "org_id": "acme"});
     house.post(&house.alice, "/v1/sessions", org).await.ok(201);
-    let mut member = Sse::open_with(&house.server, "/v1/sessions/k/events", &[("authorization", &bearer(&house.bob))]).await;
+    let mut member =
+        Sse::open_with(&house.server, "/v1/sessions/k/events", &[("authorization", &bearer(&house.bob))]).await;
     greenroom(&house.server, &["org", "remove", "acme", "bob"]);
     assert_eq!(member.until_type("stream.end").await["data"]["reason"], "access_lost");
     house.get(&house.bob, "/v1/sessions/k").await.refused(404, "session_not_found");

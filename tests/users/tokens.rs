@@ -19,7 +19,10 @@ async fn the_first_token_ends_open_mode_while_the_server_runs() {
     let end = stream.until_type("stream.end").await;
     assert_eq!(end["data"], json!({"reason": "credentials_revoked", "retry": false}));
     let me = server.send(server.request("GET", "/v1/me").bearer_auth(&alice)).await.ok(200);
-    assert_eq!((&me["user"], &me["mode"], &me["scopes"]), (&json!("alice"), &json!("token"), &json!(["read", "write"])));
+    assert_eq!(
+        (&me["user"], &me["mode"], &me["scopes"]),
+        (&json!("alice"), &json!("token"), &json!(["read", "write"]))
+    );
     // What was made before belongs to `local`: no other user sees it, and whoever gets a token for `local` does.
     let old = |token: String| server.request("GET", "/v1/sessions/old").bearer_auth(token);
     server.send(old(alice.clone())).await.refused(404, "session_not_found");
@@ -46,7 +49,9 @@ async fn wrong_credentials_are_told_from_missing_ones() {
     missing.refused(401, "missing_credentials");
     assert_eq!(missing.header("www-authenticate"), "Bearer realm=\"greenroom\"");
     let cut = &house.alice[..house.alice.len() - 1];
-    for bad in ["gr_x".to_owned(), String::new(), cut.to_owned(), format!("{}x", house.alice), house.alice.to_uppercase()] {
+    for bad in
+        ["gr_x".to_owned(), String::new(), cut.to_owned(), format!("{}x", house.alice), house.alice.to_uppercase()]
+    {
         let reply = server.send(me().bearer_auth(&bad)).await;
         reply.refused(401, "invalid_credentials");
         assert!(reply.header("www-authenticate").contains("error=\"invalid_token\""), "{:?}", reply.headers);

@@ -37,8 +37,12 @@ async fn lists_show_what_may_be_seen_and_nothing_else() {
     assert_eq!((page["data"].as_array().unwrap().len(), &page["has_more"]), (2, &json!(true)));
     let asked = json!({"text": "/script {\"ask\":\"permission\"}"});
     house.post(&house.alice, "/v1/sessions/a-org/messages", asked).await.ok(202);
-    let mut stream =
-        Sse::open_with(&house.server, "/v1/sessions/a-org/events?after=0", &[("authorization", &format!("Bearer {}", house.bob))]).await;
+    let mut stream = Sse::open_with(
+        &house.server,
+        "/v1/sessions/a-org/events?after=0",
+        &[("authorization", &format!("Bearer {}", house.bob))],
+    )
+    .await;
     stream.until_type("choice.requested").await;
     let pending = async |token| house.get(token, "/v1/choices").await.ok(200)["data"].as_array().unwrap().len();
     assert_eq!((pending(&house.alice).await, pending(&house.bob).await, pending(&house.root).await), (1, 0, 1));
