@@ -132,6 +132,11 @@ pub fn settings(config: &Config) -> Settings {
         default_agent: config.default_agent().to_owned(),
         choice_timeout: config.choice.timeout.0,
         on_timeout: config.choice.on_timeout,
+        fallbacks: config
+            .agents
+            .iter()
+            .filter_map(|(name, agent)| Some((name.clone(), agent.fallback.clone()?)))
+            .collect(),
         retry_interrupted: config.recovery.retry_interrupted,
     }
 }

@@ -71,7 +71,8 @@ pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
     store::backup(&store, to).map_err(|error| error.to_string())
 }
 
-/// Asks each agent whether it could run.
+/// Asks each agent whether it could run; those that are neither installed nor configured are left out, but for the
+/// default one.
 ///
 /// # Errors
 /// One line: an agent that cannot be set up at all.
@@ -79,5 +80,7 @@ pub fn probe_agents(config: &Config) -> Result<Vec<(String, Probe)>, String> {
     let registry = Registry::new(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("no runtime for the probes: {error}"))?.block_on(registry.refresh());
-    Ok(registry.found().into_iter().collect())
+    let default = config.default_agent();
+    let found = registry.found().into_iter();
+    Ok(found.filter(|(name, probe)| name == default || registry.concerns(name, Some(probe))).collect())
 }

@@ -299,12 +299,7 @@ impl Gateway {
     pub async fn readiness(&self) -> Readiness {
         let (sessions, recovered) = self.supervisor.send(Count).await.unwrap_or((0, false));
         let store = self.deps.store.health().await.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-        let entry = |agent: Value| {
-            let id = agent.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let state = agent.get("reason").filter(|reason| !reason.is_null()).cloned();
-            (id, state.unwrap_or_else(|| "ok".into()))
-        };
-        let agents = self.deps.registry.list().into_iter().map(entry).collect();
+        let agents = self.deps.registry.readiness().into_iter().map(|(name, state)| (name, state.into())).collect();
         let reason = if self.is_draining() {
             Some("the server is stopping".to_owned())
         } else if store != "ok" {

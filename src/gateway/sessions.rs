@@ -345,11 +345,11 @@ impl Gateway {
     pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
         let agent = self.snapshot(who, key).await?.agent;
-        let agents = self.deps.registry.list();
-        let models = agents.iter().find(|entry| entry.get("id") == Some(&json!(agent)));
-        let models = models.and_then(|entry| entry.get("models")).and_then(Value::as_array);
-        let known: Vec<&str> = models.into_iter().flatten().filter_map(|model| model.get("id")?.as_str()).collect();
-        if !known.contains(&id.as_str()) && (agent == "echo" || !known.is_empty()) {
+        let models = self.deps.registry.models(&agent);
+        let known: Vec<&str> = models.iter().filter_map(|model| model.get("id")?.as_str()).collect();
+        // Agents with many providers call a model `provider/id`, and mostly know it by its id alone.
+        let fits = |model: &&str| *model == id || model.split_once('/').is_some_and(|(_, model)| model == id);
+        if !known.iter().any(fits) && (agent == "echo" || !known.is_empty()) {
             let message = format!("{agent} has no model {id:?}");
             return Err(ApiError::new(Code::ModelNotFound, message).with("models", known));
         }

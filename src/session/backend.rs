@@ -48,13 +48,17 @@ pub(super) struct Backend {
 struct Slot {
     generation: u64,
     agent: String,
-    stateless: bool,
+    /// It goes with its turn: it keeps nothing, or its process ends.
+    for_one_turn: bool,
     commands: mpsc::Sender<AgentCommand>,
     /// Commands that the agent has not taken yet; bounded by what one turn can ask of it.
     outgoing: VecDeque<AgentCommand>,
     /// True while room in the command channel is waited for.
     sending: bool,
     kill: KillOnDrop,
+    opened: bool,
+    /// True once it has said that it cannot start: its end is no news then, and another agent may run the turn already.
+    refused: bool,
     /// True once it was killed: only its end counts from then on.
     dying: bool,
     coalescer: Coalescer,
@@ -160,6 +164,9 @@ impl SessionActor {
     /// Starts an agent once there is a place for it.
     fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
         self.close_agent();
+        if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.shared) {
+            return self.start_agent(&agent, None, ctx);
+        }
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
         let limit = self.deps.config.pool.max_wait;
@@ -204,15 +211,18 @@ impl SessionActor {
         self.backend.generation += 1;
         let generation = self.backend.generation;
         let Live { commands, events, kill } = agent.start(spec);
+        let capabilities = agent.capabilities();
         let lease = lease.map(Arc::new);
         self.backend.slot = Some(Slot {
             generation,
             agent: name.to_owned(),
-            stateless: agent.capabilities().stateless,
+            for_one_turn: capabilities.stateless || capabilities.per_turn,
             commands,
             outgoing: VecDeque::new(),
             sending: false,
             kill,
+            opened: false,
+            refused: false,
             dying: false,
             coalescer: Coalescer::new(self.deps.config.stream.flush_interval.0),
             flush_timer: None,
@@ -241,11 +251,14 @@ impl SessionActor {
             (events, batch)
         };
         beside(ctx, take, move |actor, (events, batch), ctx| {
-            let current = actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation);
+            let slot = actor.backend.slot.as_ref().filter(|slot| slot.generation == generation);
+            let (current, refused) = (slot.is_some(), slot.is_some_and(|slot| slot.refused));
             if batch.is_empty() {
                 drop(lease);
                 if current {
                     actor.backend.slot = None;
+                }
+                if current && !refused {
                     actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
                 }
             } else if current {
@@ -296,6 +309,14 @@ impl SessionActor {
             if slot.dying && matches!(event, AgentEvent::Ended(_)) {
                 continue;
             }
+            match &event {
+                AgentEvent::Opened(opened) => {
+                    slot.opened = true;
+                    self.deps.registry.learn(&slot.agent, opened);
+                }
+                AgentEvent::Ended(_) => slot.refused = !slot.opened,
+                _ => {}
+            }
             slot.coalescer.push(event, slot.heard, &mut out);
         }
         out.into_iter().for_each(|event| self.lane.push(Input::Agent(event)));
@@ -333,7 +354,8 @@ impl SessionActor {
         else {
             return;
         };
-        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !slot.stateless) {
+        let stateless = self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless);
+        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !stateless) {
             if let Some(timer) = slot.idle_timer.take() {
                 ctx.cancel_future(timer);
             }
@@ -342,7 +364,7 @@ impl SessionActor {
             }
             return;
         }
-        if self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless) {
+        if stateless {
             self.close_agent();
             self.start_agent(&name, None, ctx);
         }
@@ -437,7 +459,7 @@ impl SessionActor {
         {
             ctx.cancel_future(timer);
         }
-        if slot.stateless {
+        if slot.for_one_turn {
             self.backend.slot = None;
             return;
         }

@@ -106,20 +106,28 @@ impl Draft {
     fn agent_opened(&mut self, env: &mut Env<'_>, opened: Opened) {
         let Some(state) = &mut self.state else { return };
         let Some(running) = &state.running else { return };
-        if running.stop.is_some() || running.turn.turn.state != TurnState::Starting {
+        let begins = running.turn.turn.state == TurnState::Starting;
+        if begins && running.stop.is_some() {
             return;
         }
         let agent = running.turn.turn.agent.clone();
-        state.warm = Some(agent.clone());
         if let Some(id) = opened.native_id.filter(|id| state.native_ids.get(&agent) != Some(id)) {
             Arc::make_mut(&mut state.native_ids).insert(agent.clone(), id.clone());
             let conversation = state.id();
-            self.native_ids.push((conversation, agent, Some(id)));
+            self.native_ids.push((conversation, agent.clone(), Some(id)));
         }
+        // In a running turn it is only news of the conversation's id.
+        if !begins {
+            return;
+        }
+        state.warm = Some(agent);
         self.begin(env, true, opened.resumed, opened.model);
     }
 
     fn agent_ended(&mut self, env: &mut Env<'_>, outcome: Outcome) {
+        if self.fall_back(env, &outcome) {
+            return;
+        }
         let Some(running) = self.running() else { return };
         if std::mem::take(&mut running.redirecting) && outcome == Outcome::Cancelled && running.stop.is_none() {
             return self.go_on(env);

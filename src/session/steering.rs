@@ -143,7 +143,7 @@ impl Draft {
 
 fn way(env: &Env<'_>, running: &Running) -> Option<Way> {
     let agent = (env.agents)(&running.turn.turn.agent)?;
-    match (agent.steer, agent.stateless) {
+    match (agent.steer, agent.stateless || agent.per_turn) {
         (true, _) => Some(Way::Native),
         (false, false) => Some(Way::Boundary),
         (false, true) => None,
@@ -158,7 +158,8 @@ pub(super) fn prompt(state: &State) -> Option<Prompt> {
         text: turn.turn.text.clone(),
         attachments: Arc::clone(&turn.attachments),
         model: turn.turn.model.clone(),
-        mode: turn.mode.clone().or_else(|| session.mode.clone()),
+        // The session's mode belongs to the session's agent.
+        mode: turn.mode.clone().or_else(|| session.mode.clone().filter(|_| turn.turn.agent == session.agent)),
         permission_mode: turn.permission_mode.clone().unwrap_or_else(|| session.permission_mode.clone()),
     })
 }

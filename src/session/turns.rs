@@ -256,6 +256,10 @@ impl Draft {
         self.close_message(env);
         let Some(state) = &mut self.state else { return };
         let Some(running) = state.running.take() else { return };
+        if (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.per_turn) {
+            // Its process goes with the turn; the next one must get one of its own.
+            state.warm = None;
+        }
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
         self.effects.push(Effect::TurnOver);

@@ -49,7 +49,7 @@ pub struct TurnRecord {
 pub enum TurnWrite {
     /// A new turn, whole.
     Insert(Box<TurnRecord>),
-    /// What changes on its way: state, times, error, reason, summary, usage, rank, `first_seq`, `steers`.
+    /// What changes on its way: agent, model, state, times, error, reason, summary, usage, rank, `first_seq`, `steers`.
     Update(Box<TurnRecord>),
     /// Another text, while it waits.
     Text(TurnId, String),

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     agents::{
-        AgentEvent, Opened, Outcome,
-        program::{REPLAY_LIMIT, RpcError, Stop, replay},
+        Opened, Outcome,
+        program::{RpcError, Stop},
     },
     protocol::event::Resumed,
 };
@@ -60,7 +60,9 @@ impl Driver {
 
         let mut faults = Vec::new();
         if resumed == Resumed::New {
-            faults.extend(self.prepare_replay(left()).await?);
+            let (replay, fault) = self.host.read_transcript(&self.spec, left()).await?;
+            self.replay = replay;
+            faults.extend(fault);
             if self.replay.is_some() {
                 resumed = Resumed::Replayed;
             }
@@ -83,30 +85,11 @@ impl Driver {
         self.emit_all(faults).await
     }
 
-    /// Keeps the conversation so far for the first prompt; a fault when it cannot be read.
-    async fn prepare_replay(&mut self, limit: Duration) -> Result<Option<AgentEvent>, Stop> {
-        let loaded = tokio::select! {
-            biased;
-            () = self.host.killed.cancelled() => return Err(Stop::Killed),
-            loaded = tokio::time::timeout(limit, self.spec.transcript.load()) => loaded,
-        };
-        let error = match loaded {
-            Ok(Ok(messages)) => {
-                self.replay = replay(&messages, REPLAY_LIMIT);
-                return Ok(None);
-            }
-            Ok(Err(error)) => error,
-            Err(_elapsed) => "no answer in time".to_owned(),
-        };
-        log::warn!(session = self.spec.session.as_str(); "transcript cannot be read for a replay: {error}");
-        let message = "the agent could not be given the conversation so far".to_owned();
-        Ok(Some(AgentEvent::Fault { code: "replay_failed".into(), message }))
-    }
-
     async fn initialize(&mut self, limit: Duration) -> Result<Value, Stop> {
         let params = json!({
             "protocolVersion": VERSION,
-            "clientCapabilities": {"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false},
+            "clientCapabilities": {"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false,
+                "elicitation": {"form": {}}},
             "clientInfo": {"name": "greenroom", "title": "Greenroom", "version": env!("CARGO_PKG_VERSION")},
         });
         let result = self.call("initialize", &params, limit).await;

@@ -1,10 +1,37 @@
-//! Codex, over its app-server: JSON-RPC, one process a session.
+//! Codex, over `codex app-server`: JSON-RPC without the version field, one object a line, one process a session.
+//!
+//! A session is a *thread*, whose id is the native id. What comes in is read leniently: a notification that is not
+//! understood becomes [`AgentEvent::Raw`](super::AgentEvent::Raw), a request is refused. The facts in the comments were
+//! measured with codex-cli 0.169.0.
+//!
+//! Layout:
+//! - `driver`: the task behind a session: the loop, the calls, the end;
+//! - `open`: from process to thread: resume, or start and replay; the lists of models, modes and skills;
+//! - `turn`: a prompt from its settings to its outcome, cancelling, steering;
+//! - `news`: what the agent tells while a turn runs;
+//! - pure: `text`, `tools`, `cards` and `shell` (items → events), `approval` and `elicitation` (questions),
+//!   `settings` (models, modes, policies), `usage`, `input`, `failure`.
+
+mod approval;
+mod cards;
+mod driver;
+mod elicitation;
+mod failure;
+mod input;
+mod news;
+mod open;
+mod settings;
+mod shell;
+mod text;
+mod tools;
+mod turn;
+mod usage;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, AgentEvent, Capabilities, Live, OpenSpec, Outcome, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -29,15 +56,21 @@ impl Agent for CodexAgent {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities {
+            stateless: false,
+            per_turn: false,
+            steer: true,
+            shared: false,
+            images: true,
+            choices: true,
+            resume: self.0.config.native_resume,
+            replay: true,
+        }
     }
 
-    fn start(&self, _spec: OpenSpec) -> Live {
+    fn start(&self, spec: OpenSpec) -> Live {
         let (live, side) = channel();
-        tokio::spawn(async move {
-            let outcome = Outcome::failed("agent_unavailable", "this adapter is not built yet");
-            drop(side.events.send(AgentEvent::Ended(outcome)).await);
-        });
+        tokio::spawn(driver::run(Arc::clone(&self.0), spec, side));
         live
     }
 

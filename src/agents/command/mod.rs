@@ -1,10 +1,24 @@
-//! Any program: one process a turn.
+//! Any program as an agent: one process a turn.
+//!
+//! It gets the prompt on its stdin or as an argument, with the conversation so far before it, since it keeps nothing. What
+//! it prints is the answer: text as it comes, or events where its lines are JSON of a known dialect. Its exit status says
+//! whether the turn went well.
+//!
+//! Layout: `driver` runs the processes; pure: `invocation` (arguments, environment, stdin), `output` (bytes → events) over
+//! `text` (UTF-8, escape sequences) and `stream_json` (Claude, Gemini) with `codex`.
+
+mod codex;
+mod driver;
+mod invocation;
+mod output;
+mod stream_json;
+mod text;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, AgentEvent, Capabilities, Live, OpenSpec, Outcome, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -29,19 +43,16 @@ impl Agent for CommandAgent {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities { per_turn: true, replay: true, ..Capabilities::default() }
     }
 
-    fn start(&self, _spec: OpenSpec) -> Live {
+    fn start(&self, spec: OpenSpec) -> Live {
         let (live, side) = channel();
-        tokio::spawn(async move {
-            let outcome = Outcome::failed("agent_unavailable", "this adapter is not built yet");
-            drop(side.events.send(AgentEvent::Ended(outcome)).await);
-        });
+        tokio::spawn(driver::run(Arc::clone(&self.0), spec, side));
         live
     }
 
     fn probe(&self) -> BoxFuture<'_, Probe> {
-        Box::pin(self.0.probe())
+        Box::pin(std::future::ready(self.0.find()))
     }
 }

@@ -1,10 +1,26 @@
-//! pi, over its RPC mode: JSON lines, one process a session.
+//! pi, over its RPC mode: JSON objects, one a line, both ways; one process a session.
+//!
+//! It asks for no permission; its extensions may put dialogs. Its thinking levels are its modes here, and `plan` starts it
+//! with tools that only read.
+//!
+//! Layout:
+//! - `driver`: the task behind a session: the loop, the calls, the end;
+//! - `open`: from process to conversation: its own file, or new and replay; another process for other settings;
+//! - `turn`: a prompt from its settings to its outcome, steering, cancelling;
+//! - pure: `events` (lines → events, usage), `models` (models, levels, arguments), `dialogs`.
+
+mod dialogs;
+mod driver;
+mod events;
+mod models;
+mod open;
+mod turn;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, AgentEvent, Capabilities, Live, OpenSpec, Outcome, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -29,15 +45,19 @@ impl Agent for PiAgent {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities {
+            steer: true,
+            images: true,
+            choices: true,
+            resume: self.0.config.native_resume,
+            replay: true,
+            ..Capabilities::default()
+        }
     }
 
-    fn start(&self, _spec: OpenSpec) -> Live {
+    fn start(&self, spec: OpenSpec) -> Live {
         let (live, side) = channel();
-        tokio::spawn(async move {
-            let outcome = Outcome::failed("agent_unavailable", "this adapter is not built yet");
-            drop(side.events.send(AgentEvent::Ended(outcome)).await);
-        });
+        tokio::spawn(driver::run(Arc::clone(&self.0), spec, side));
         live
     }
 

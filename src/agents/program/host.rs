@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Program;
-use crate::agents::{AgentEvent, Opened, Outcome, process::Process};
+use super::{
+    Program,
+    replay::{REPLAY_LIMIT, replay},
+};
+use crate::agents::{AgentEvent, OpenSpec, Opened, Outcome, process::Process};
 
 /// How long an agent may take to end by itself after its stdin was closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -106,11 +109,48 @@ impl Host {
         self.emit_all(early).await
     }
 
+    /// The conversation so far as text for the first prompt of a new conversation, where there is one; a fault when it
+    /// cannot be read in time.
+    ///
+    /// # Errors
+    /// [`Stop::Killed`] when the kill comes meanwhile.
+    pub async fn read_transcript(
+        &self,
+        spec: &OpenSpec,
+        limit: Duration,
+    ) -> Result<(Option<String>, Option<AgentEvent>), Stop> {
+        let loaded = tokio::select! {
+            biased;
+            () = self.killed.cancelled() => return Err(Stop::Killed),
+            loaded = timeout(limit, spec.transcript.load()) => loaded,
+        };
+        let error = match loaded {
+            Ok(Ok(messages)) => return Ok((replay(&messages, REPLAY_LIMIT), None)),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        log::warn!(session = spec.session.as_str(); "transcript cannot be read for a replay: {error}");
+        let message = "the agent could not be given the conversation so far".to_owned();
+        Ok((None, Some(AgentEvent::Fault { code: "replay_failed".into(), message })))
+    }
+
     /// There is no process: says why in place of `Opened`.
     pub async fn end_unstarted(self, stop: Stop) {
         if let Stop::Failed(outcome) = stop {
             self.say_ended(&outcome, 1).await;
         }
+    }
+
+    /// Says how the prompts that are owed an end have ended, where the process belongs to others as well and is not this
+    /// session's to end. `prompts` as in [`Host::end`].
+    pub async fn end_shared(self, outcome: &Outcome, prompts: usize) {
+        let owed = self.owed(prompts);
+        self.say_ended(outcome, owed).await;
+    }
+
+    /// An agent that never opened owes an end for its start.
+    fn owed(&self, prompts: usize) -> usize {
+        if self.opened { prompts } else { prompts.max(1) }
     }
 
     /// Says how prompts that are owed an end have ended.
@@ -146,7 +186,7 @@ impl Host {
             Stop::Closed => Outcome::failed("agent_error", format!("agent `{name}` was closed")),
             Stop::Dead => Outcome::failed("agent_error", format!("agent `{name}` {}", stopped.describe())),
         };
-        let owed = if self.opened { prompts } else { prompts.max(1) };
+        let owed = self.owed(prompts);
         if owed == 0 && matches!(stop, Stop::Dead) {
             log::warn!(agent = name.as_str(); "agent died between turns: it {}", stopped.describe());
         }

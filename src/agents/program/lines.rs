@@ -68,6 +68,21 @@ impl JsonLines {
     /// Writes what waits, and returns the next thing that comes in. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Incoming {
         loop {
+            return match self.next_line().await {
+                Some(Line::Text(line)) => match serde_json::from_str(&line) {
+                    Ok(Value::Object(object)) => Incoming::Object(object),
+                    _ if line.trim().is_empty() => continue,
+                    _ => Incoming::Noise(line),
+                },
+                Some(Line::TooLong) => Incoming::TooLong,
+                None => Incoming::Closed,
+            };
+        }
+    }
+
+    /// As [`JsonLines::next`], with the line as it is; none when the process has ended or closed its stdout.
+    pub async fn next_line(&mut self) -> Option<Line> {
+        loop {
             let ended = self.ended;
             let (stdin, stdout, exited) = self.process.parts();
             let waiting = !self.outgoing.is_empty() && stdin.is_some();
@@ -93,17 +108,9 @@ impl JsonLines {
                         self.backlog = 0;
                     }
                 },
-                line = stdout.next(), if self.backlog < MAX_BACKLOG => return match line {
-                    Ok(Some(Line::Text(line))) => match serde_json::from_str(&line) {
-                        Ok(Value::Object(object)) => Incoming::Object(object),
-                        _ if line.trim().is_empty() => continue,
-                        _ => Incoming::Noise(line),
-                    },
-                    Ok(Some(Line::TooLong)) => Incoming::TooLong,
-                    Ok(None) | Err(_) => Incoming::Closed,
-                },
+                line = stdout.next(), if self.backlog < MAX_BACKLOG => return line.unwrap_or_default(),
                 _ = exited, if ended.is_none() => self.ended = Some(Instant::now() + DRAIN),
-                () = sleep_until(ended.unwrap_or_else(Instant::now).into()), if ended.is_some() => return Incoming::Closed,
+                () = sleep_until(ended.unwrap_or_else(Instant::now).into()), if ended.is_some() => return None,
             }
         }
     }

@@ -4,14 +4,18 @@
 //! - [`Program`]: the configuration of one agent, as a process to be started;
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
-//! - [`replay()`]: the conversation so far as text, for an agent that cannot load it.
+//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it;
+//! - [`keep_all`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
 //!
 //! Knows no agent's protocol.
 
 mod connection;
 mod files;
 mod host;
+mod inbox;
 mod lines;
+mod past;
+mod permission;
 mod probe;
 mod replay;
 mod rpc;
@@ -22,7 +26,10 @@ pub use self::{
     connection::{Connection, Input},
     files::text_of,
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
+    inbox::keep_all,
     lines::{Incoming, JsonLines},
+    past::Past,
+    permission::without_permissions,
     replay::{REPLAY_LIMIT, replay},
     rpc::{Dialect, Message, RpcError},
 };
@@ -30,7 +37,7 @@ use super::{
     Probe, ProcessLedger,
     process::{self, Process, Spawn, SpawnError},
 };
-use crate::config::{AgentConfig, AgentLimits, known};
+use crate::config::{AgentConfig, AgentKind, AgentLimits, known};
 
 /// An agent that is a program, as configured; shared by all its sessions.
 #[derive(Debug)]
@@ -77,6 +84,13 @@ impl Program {
         probe::probe(self).await
     }
 
+    /// Whether its program is there. Runs nothing: what an unknown program does when it is asked for its version, nobody
+    /// knows.
+    #[must_use]
+    pub fn find(&self) -> Probe {
+        probe::find(self).map_or_else(|missing| missing, |_path| Probe { available: true, ..Probe::default() })
+    }
+
     /// Why it did not start, and what to do about it.
     #[must_use]
     pub fn unavailable(&self, error: &SpawnError) -> String {
@@ -94,6 +108,19 @@ impl Program {
             }
             SpawnError::NoFolder(_) | SpawnError::Refused { .. } => format!("agent `{name}`: {error}"),
         }
+    }
+
+    /// What to do about credentials that are missing or refused.
+    #[must_use]
+    pub fn login_hint(&self) -> &'static str {
+        let program = self.config.command.first().and_then(|program| program.rsplit('/').next());
+        let kind = self.config.kind;
+        let native = !matches!(kind, None | Some(AgentKind::Acp | AgentKind::Command));
+        let known = known::find(&self.name)
+            .filter(|known| Some(known.kind) == kind)
+            .or_else(|| known::KNOWN.iter().find(|known| known.command.first().copied() == program))
+            .or_else(|| known::KNOWN.iter().find(|known| native && Some(known.kind) == kind));
+        known.map_or("check its key or its login", |known| known.login)
     }
 
     /// How long a call between turns, such as a change of the model, may take.
