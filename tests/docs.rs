@@ -9,7 +9,7 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, Config, PromptBy, Secret},
+    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret},
     error::Code,
 };
 use serde::Deserialize;
@@ -125,6 +125,15 @@ fn whole() -> Config {
     config.pool.max_memory = Some(greenroom::config::Size::mib(1));
     config.session.default_agent = text();
     config.agents.insert("NAME".into(), agent);
+    let limits = CallerLimits {
+        requests_per_second: Some(0),
+        burst: Some(0),
+        max_turns: Some(0),
+        max_streams: Some(0),
+        max_sessions: Some(0),
+    };
+    config.callers.users.insert("NAME".into(), limits);
+    config.callers.tokens.insert("ID".into(), limits);
     config
 }
 
@@ -154,8 +163,12 @@ fn every_setting_has_its_row_and_its_default() {
     let known = keys(&whole());
     let missing: Vec<&String> = known.keys().filter(|key| !told.contains_key(*key)).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not have {missing:?}");
-    let unknown: Vec<&String> =
-        told.keys().filter(|key| *key != "key" && *key != "agents" && !known.contains_key(*key)).collect();
+    let unknown: Vec<&String> = told
+        .keys()
+        .filter(|key| {
+            !["key", "agents", "callers.users", "callers.tokens"].contains(&key.as_str()) && !known.contains_key(*key)
+        })
+        .collect();
     assert!(unknown.is_empty(), "there are no such settings: {unknown:?}");
     for (key, default) in keys(&Config::default()) {
         // It depends on the machine.

@@ -153,7 +153,7 @@ mod tests {
         };
         let (alice, bob) = (add("alice", false, 1).unwrap(), add("bob", true, 0).unwrap());
         assert!(add("alice", false, 1).is_none());
-        assert_eq!(leases.foreign(), [key.clone()]);
+        assert_eq!(leases.foreign(), std::slice::from_ref(&key));
         leases.end_strangers(&key, |who| who.user != "bob");
         assert_eq!(bob.ended().await, EndReason::AccessLost);
         leases.end_where(EndReason::CredentialsRevoked, |_| true);

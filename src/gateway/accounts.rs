@@ -2,14 +2,15 @@
 
 use serde_json::json;
 
-use super::{Gateway, Principal, validate};
+use super::{Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
     access::{Deed, Via},
     error::{ApiError, Code},
     ids::{TokenId, UserId},
     protocol::account::{CreateToken, Token, User},
     secret::{self, SecretHash},
-    store::{AccountChange, LoginRecord, Page, Paged},
+    session::command::Once,
+    store::{AccountChange, IdempotencyRecord, LoginRecord, Page, Paged},
     timestamp::Timestamp,
 };
 
@@ -71,12 +72,27 @@ impl Gateway {
     }
 
     /// Makes a token for the caller, which cannot do more or last longer than what the caller logged in with, and ends
-    /// with it. The secret is in the answer and nowhere else.
+    /// with it. The secret is in the answer and nowhere else: a call that is repeated gets the token without it.
     ///
     /// # Errors
     /// `missing_scope`, `invalid_parameter`, `store_unavailable`.
-    pub async fn create_token(&self, who: &Principal, body: CreateToken) -> Result<(String, Token), ApiError> {
+    pub async fn create_token(
+        &self,
+        who: &Principal,
+        body: CreateToken,
+        once: Option<Idempotency>,
+    ) -> Result<(Option<String>, Token), ApiError> {
         validate::label(body.label.as_deref())?;
+        let once = self.once(who, "tokens", "", once)?;
+        let one_at_a_time = once.as_ref().map(|once| self.making(once));
+        let _held = match &one_at_a_time {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
+        if let Some(known) = self.known_call(once.as_ref()).await? {
+            let id = known.outcome.parse::<TokenId>().map_err(|_never| unexpected())?;
+            return Ok((None, self.token(who, id).await?));
+        }
         let mut scopes = body.scopes.unwrap_or_else(|| who.scopes.clone());
         scopes.sort_unstable();
         scopes.dedup();
@@ -118,7 +134,12 @@ impl Gateway {
         let hash = SecretHash::of(&secret);
         let change = AccountChange::CreateToken { token: token.clone(), hash, user };
         self.access.change(change, deed.by(who)).await?;
-        Ok((secret, token))
+        if let Some(Once { scope, key, request_hash }) = once {
+            let outcome = token.id.to_string();
+            let record = IdempotencyRecord { scope, key, request_hash, outcome, created_at: now };
+            self.deps.store.remember_call(record).await?;
+        }
+        Ok((Some(secret), token))
     }
 
     /// A token of the caller's.

@@ -67,7 +67,7 @@ impl Gateway {
     }
 
     /// The lock of a call that must not happen twice; it lives as long as somebody holds or awaits it.
-    fn making(&self, once: &Once) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn making(&self, once: &Once) -> Arc<tokio::sync::Mutex<()>> {
         let mut making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         making.retain(|_, lock| lock.strong_count() > 0);
         let name = (once.scope.clone(), once.key.clone());
@@ -233,13 +233,12 @@ impl Gateway {
         let shown = body.visibility.is_some() || body.org_id.is_some();
         let fields = changed_fields(&body);
         let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
-        let mut detail = json!({"fields": fields});
-        if shown {
-            detail["visibility"] = json!(snapshot.visibility);
-            detail["org_id"] = json!(snapshot.org_id);
-            if self.access.leases.has_strangers(key) {
-                self.recheck(vec![key.clone()]).await;
-            }
+        let detail = match shown {
+            true => json!({"fields": fields, "visibility": snapshot.visibility, "org_id": snapshot.org_id}),
+            false => json!({"fields": fields}),
+        };
+        if shown && self.access.leases.has_strangers(key) {
+            self.recheck(vec![key.clone()]).await;
         }
         self.note(who, "session.update", key, &snapshot.owner, detail);
         Ok(snapshot)

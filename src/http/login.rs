@@ -5,11 +5,20 @@ use actix_web::{
     http::header::{LOCATION, SET_COOKIE},
     web::Data,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use super::{Api, Params, body::Json, caller::Browser, cookie, list::List, path::Id};
+use super::{
+    Api, Params,
+    body::{Body, Json, decode},
+    caller::Browser,
+    cookie,
+    idempotency::once,
+    list::List,
+    path::Id,
+};
 use crate::{
-    error::ApiError,
+    error::{ApiError, Code},
     ids::TokenId,
     protocol::account::{CreateToken, Login, Token},
     timestamp::Timestamp,
@@ -56,15 +65,25 @@ pub(super) async fn list(
 
 /// `POST /v1/me/tokens`: the only answer that has the secret.
 pub(super) async fn create(
+    request: HttpRequest,
     api: Data<Api>,
     Browser(who): Browser,
-    Json(body): Json<CreateToken>,
+    Body(body): Body,
 ) -> Result<HttpResponse, ApiError> {
-    let (secret, token) = api.gateway.create_token(&who, body).await?;
+    let key = once(&request, &body)?;
+    let body: CreateToken = decode(&body, Code::InvalidJson)?;
+    let (secret, token) = api.gateway.create_token(&who, body, key).await?;
     let location = format!("/v1/me/tokens/{}", token.id);
-    let mut answer = json!(token);
-    answer["token"] = Value::String(secret);
+    let answer = Made { about: token, token: secret };
     Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(answer))
+}
+
+/// A token that was made, with its secret; null where the call was made before.
+#[derive(Serialize)]
+struct Made {
+    #[serde(flatten)]
+    about: Token,
+    token: Option<String>,
 }
 
 /// `GET /v1/me/tokens/{id}`

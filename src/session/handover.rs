@@ -32,7 +32,7 @@ impl Draft {
         let profile = hand_over.profile.clone().or_else(|| before.profile.clone());
         let other = agent != before.agent;
         let text = note(&before.agent, before.profile.as_deref(), &agent, profile.as_deref());
-        let (named, set) = (agent.clone(), profile.clone());
+        let (named, set) = (agent, profile);
         self.edit_row(env.now, |record| {
             record.snapshot.agent = named;
             record.snapshot.profile = set;

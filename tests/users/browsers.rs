@@ -51,6 +51,15 @@ async fn tokens_are_made_listed_and_revoked_with_the_cookie_only() {
     let one = with(&house, &cookie, "GET", &format!("/v1/me/tokens/{id}"), Value::Null).await;
     assert!(one.ok(200)["last_used_at"].is_string() && !one.text.contains(secret), "{}", one.text);
 
+    // A repeated call makes no second one, and the secret is not told again.
+    let again = async |body: Value| {
+        let request = house.server.request("POST", "/v1/me/tokens").header("cookie", &cookie).json(&body);
+        house.server.send(request.header("idempotency-key", "one")).await
+    };
+    let (first, second) = (again(json!({"label": "x"})).await.ok(201), again(json!({"label": "x"})).await.ok(201));
+    assert_eq!((&first["id"], &second["token"]), (&second["id"], &json!(null)));
+    again(json!({"label": "y"})).await.refused(409, "idempotency_key_reused");
+
     // A token cannot do any of it, and nobody else's token is there.
     for (method, path) in [("GET", "/v1/me/tokens"), ("POST", "/v1/me/tokens"), ("DELETE", "/v1/me/tokens/x")] {
         house.call(&house.alice, method, path, Value::Null).await.refused(401, "missing_credentials");

@@ -67,7 +67,7 @@ const TABLE: &[Row] = &[
     ("GET /v1/sessions/{key}/messages/{id}", Viewer, none, 200),
     ("POST /v1/sessions/{key}/reset", Owner, none, 200),
     ("POST /v1/sessions/{key}/reload", Owner, none, 200),
-    ("POST /v1/sessions/{key}/continue", Owner, || json!({"text": "x"}), 202),
+    ("POST /v1/sessions/{key}/continue", Owner, || json!({"text": "x", "profile": "y"}), 202),
     ("PUT /v1/sessions/{key}/feedback", Owner, || json!({"rating": "up"}), 200),
     ("GET /v1/sessions/{key}/brief", Viewer, none, 200),
     ("PUT /v1/sessions/{key}/brief", Owner, || json!({"goal": "x"}), 200),

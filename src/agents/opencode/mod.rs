@@ -68,7 +68,6 @@ impl Agent for OpencodeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            per_turn: false,
             stateless: false,
             steer: true,
             shared: true,
