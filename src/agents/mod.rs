@@ -35,6 +35,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -447,5 +448,32 @@ pub fn input_summary(input: &Value) -> Option<String> {
         Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         _ => return None,
     };
-    Some(text.chars().take(200).collect())
+    Some(shortened(&text))
+}
+
+/// Characters of a summary.
+const SUMMARY: usize = 200;
+
+/// A text of at most 200 characters as it is; of a longer one the beginning, and a hash of the whole. Rules for questions
+/// are stored with summaries: what is allowed must not be allowed to everything that begins in the same way.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    let Some((cut, _)) = text.char_indices().nth(SUMMARY) else { return text.to_owned() };
+    let digest = Sha256::digest(text.as_bytes());
+    let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}… [sha256 {hash}]", text.get(..cut).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_inputs_that_begin_alike_have_different_summaries() {
+        let command =
+            |end: &str| input_summary(&serde_json::json!({"command": format!("{}{end}", "ä".repeat(200))})).unwrap();
+        assert_eq!(command("").chars().count(), 200);
+        assert_ne!(command("; ls"), command("; rm -rf /"));
+        assert!(command("; ls").starts_with(&"ä".repeat(200)) && command("; ls").contains("sha256"));
+    }
 }

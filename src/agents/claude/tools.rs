@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::wire::text;
-use crate::agents::{ToolCall, input_summary};
+use crate::agents::{ToolCall, input_summary, shortened};
 
 /// The longest title, in characters.
 const TITLE: usize = 200;
@@ -66,7 +66,7 @@ pub(super) fn label(name: &str) -> String {
 pub(super) fn summary(input: &Value) -> Option<String> {
     let rest = || {
         let whole = input.as_object().filter(|fields| !fields.is_empty())?;
-        Some(Value::Object(whole.clone()).to_string().chars().take(TITLE).collect())
+        Some(shortened(&Value::Object(whole.clone()).to_string()))
     };
     input_summary(input).or_else(rest)
 }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    cards::{paths, summary},
+    cards::paths,
     elicitation::{self, Form},
     shell::unwrapped,
     tools::Tools,
 };
 use crate::{
-    agents::{Answer, Ask},
+    agents::{Answer, Ask, shortened},
     protocol::{ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption},
 };
 
@@ -105,7 +105,7 @@ fn command(params: &Value, tools: &Tools) -> Asked {
     Asked {
         title: text("reason").map_or(asked, str::to_owned),
         tool: Some(tool.to_owned()),
-        summary: what.as_deref().map(summary),
+        summary: what.as_deref().map(shortened),
         questions: Vec::new(),
         how: How::Decide(decisions(params.get("availableDecisions")), json!({"decision": "decline"})),
     }
@@ -119,7 +119,7 @@ fn file_change(params: &Value, tools: &Tools) -> Asked {
     Asked {
         title: text("reason").unwrap_or("May it make these changes?").to_owned(),
         tool: Some(card.map_or_else(|| "apply_patch".to_owned(), |card| card.name.clone())),
-        summary: root.or(files).as_deref().map(summary),
+        summary: root.or(files).as_deref().map(shortened),
         questions: Vec::new(),
         how: How::Decide(decisions(None), json!({"decision": "decline"})),
     }
@@ -138,7 +138,7 @@ fn permissions(params: &Value) -> Asked {
     Asked {
         title: params.get("reason").and_then(Value::as_str).unwrap_or("May it have these permissions?").to_owned(),
         tool: Some("request_permissions".to_owned()),
-        summary: Some(summary(&wanted.to_string())),
+        summary: Some(shortened(&wanted.to_string())),
         questions: Vec::new(),
         how: How::Decide(all, nothing),
     }

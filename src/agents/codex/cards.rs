@@ -5,9 +5,6 @@ use serde_json::{Map, Value, json};
 use super::shell::unwrapped;
 use crate::agents::ToolCall;
 
-/// The longest line that describes a question; what is longer is told apart by its digest.
-const SUMMARY: usize = 1000;
-
 /// The call that an item is; none for an item that is no tool.
 pub(super) fn card(item: &Value) -> Option<ToolCall> {
     let text = |field: &str| item.get(field).and_then(Value::as_str);
@@ -95,17 +92,6 @@ pub(super) fn paths(changes: &Value) -> Vec<&str> {
     changes.as_array().into_iter().flatten().filter_map(|change| change.get("path")?.as_str()).collect()
 }
 
-/// One line for a question. Rules are bound to it, so two different texts never give the same.
-pub(super) fn summary(text: &str) -> String {
-    use sha2::Digest as _;
-    if text.chars().count() <= SUMMARY {
-        return text.to_owned();
-    }
-    let begin: String = text.chars().take(SUMMARY).collect();
-    let digest: String = sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{begin}… (sha256 {digest})")
-}
-
 fn mcp(item: &Value) -> Value {
     if let Some(message) = item.get("error").and_then(|error| error.get("message")?.as_str()) {
         return message.into();
@@ -173,12 +159,5 @@ mod tests {
         assert_eq!(result(&dynamic), (json!([{"type": "inputImage", "imageUrl": "x"}]), true));
         assert_eq!(card(&json!({"type": "agentMessage", "id": "a"})), None);
         assert_eq!(card(&json!({"type": "hologram", "id": "h"})), None);
-    }
-
-    #[test]
-    fn long_summaries_stay_apart() {
-        let (one, two) = (format!("{}1", "x".repeat(2000)), format!("{}2", "x".repeat(2000)));
-        assert!(summary(&one) != summary(&two) && summary(&one).len() < 1200);
-        assert_eq!(summary("touch a"), "touch a");
     }
 }

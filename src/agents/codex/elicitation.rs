@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    approval::{Asked, How, Request, decision},
-    cards::summary,
+use super::approval::{Asked, How, Request, decision};
+use crate::{
+    agents::shortened,
+    protocol::{OptionKind, Question, QuestionOption},
 };
-use crate::protocol::{OptionKind, Question, QuestionOption};
 
 /// The fields of a form and their types.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,7 @@ pub(super) fn read(params: &Value) -> Request {
     let message = text("message").unwrap_or_default();
     let ask = |what: String, questions, how| {
         let title = if message.is_empty() { format!("{server} asks") } else { message.to_owned() };
-        let (tool, summary) = (Some(format!("mcp:{server}")), Some(summary(&what)).filter(|what| !what.is_empty()));
+        let (tool, summary) = (Some(format!("mcp:{server}")), Some(shortened(&what)).filter(|what| !what.is_empty()));
         Request::Ask(Box::new(Asked { title, tool, summary, questions, how }))
     };
     match text("mode") {

@@ -58,6 +58,7 @@ impl Agent for CodexAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
+            per_turn: false,
             steer: true,
             shared: false,
             images: true,

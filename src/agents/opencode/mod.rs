@@ -69,6 +69,7 @@ impl Agent for OpencodeAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
+            per_turn: false,
             steer: true,
             shared: true,
             images: true,
