@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod directory;
 pub mod error;
+pub mod feed;
 pub mod gateway;
 pub mod http;
 pub mod ids;

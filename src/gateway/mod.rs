@@ -30,12 +30,17 @@ use crate::{
     supervisor::{Count, Find, Supervisor},
 };
 
+mod feed;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
 
-pub use crate::session::{Item, Subscription};
+pub use self::{feed::FeedRange, sessions::may_see};
+pub use crate::{
+    feed::{Cursor, FeedStart, FeedSubscription},
+    session::{Item, Subscription},
+};
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,15 +141,15 @@ pub enum EventRange {
     Before(u64),
 }
 
-/// A page of a log.
+/// A page of a log, with cursors of type `C`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Events {
+pub struct Events<C = u64> {
     /// The events' JSON as stored, oldest first.
     pub events: Vec<String>,
-    /// The first `seq` of the page.
-    pub first_seq: Option<u64>,
-    /// The last `seq` of the page.
-    pub last_seq: Option<u64>,
+    /// The cursor of the first event.
+    pub first: Option<C>,
+    /// The cursor of the last event.
+    pub last: Option<C>,
     /// True when there are more in that direction.
     pub has_more: bool,
 }

@@ -10,13 +10,13 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     ids::{MessageId, SessionId, SessionKey},
-    protocol::{CreateSession, Message, PatchSession, Snapshot},
+    protocol::{CreateSession, Message, PatchSession, Snapshot, Visibility},
     session::{
         command::{Command, Done, Once},
         messages::GetView,
         state::{OpenMessage, State},
     },
-    store::{IdempotencyRecord, Page, Paged, SessionFilter},
+    store::{Audience, IdempotencyRecord, Page, Paged, SessionFilter},
     supervisor::FindLive,
 };
 
@@ -435,8 +435,13 @@ fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
 
 /// What the caller may not see does not exist for it.
 pub(super) fn visible(who: &Principal, key: &SessionKey, snapshot: Snapshot) -> Result<Snapshot, ApiError> {
-    let public = snapshot.visibility == crate::protocol::Visibility::Public;
-    if who.is_admin() || snapshot.owner == who.user || public { Ok(snapshot) } else { Err(session_not_found(key)) }
+    if may_see(who, &Audience::of(&snapshot)) { Ok(snapshot) } else { Err(session_not_found(key)) }
+}
+
+/// Whether the caller may see sessions of that audience: THE rule, also of the feed over all sessions.
+#[must_use]
+pub fn may_see(who: &Principal, audience: &Audience) -> bool {
+    who.is_admin() || *audience.owner == *who.user || audience.visibility == Visibility::Public
 }
 
 fn message_not_found() -> ApiError {

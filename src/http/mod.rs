@@ -33,7 +33,7 @@ pub use self::{
     boundary::{RequestId, boundary},
     caller::{Reader, require},
     errors::no_route,
-    follow::follow,
+    follow::{follow, follow_all},
     guard::{Allowed, guard},
     idempotency::keyed,
     params::Params,
@@ -104,6 +104,7 @@ pub fn configure(app: &mut web::ServiceConfig) {
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
 
+    At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);
     session("/ws").stream(ws::session_socket).add(app);
     At::new("/v1/ws").stream(ws::socket).add(app);

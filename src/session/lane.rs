@@ -25,7 +25,7 @@ use crate::{
         Control, TurnState,
         frame::{Batch, EndReason},
     },
-    store::AppendError,
+    store::{AppendError, Audience},
     timestamp::Timestamp,
 };
 
@@ -154,7 +154,10 @@ impl SessionActor {
             let batch = Batch::new(Vec::new());
             return self.committed(Commit { draft, batch, replies, retained }, ctx);
         }
-        let append = draft.take_append(self.epoch, now, !replies.is_empty());
+        let mut append = draft.take_append(self.epoch, now, !replies.is_empty());
+        if append.audience.is_none() {
+            append.audience = self.state.as_ref().map(|state| Audience::of(&state.record.snapshot));
+        }
         let batch = Arc::clone(&append.events);
         let commit = Commit { draft, batch, replies, retained };
         self.lane.committing = true;

@@ -30,4 +30,5 @@ mod turns;
 pub mod workspace;
 
 pub use actor::{Deps, SessionActor, SessionHandle, Undelivered};
+pub(crate) use subscription::passes;
 pub use subscription::{Item, Subscription};

@@ -39,6 +39,10 @@ pub enum Item {
     Events(Arc<Batch>),
     /// Some events, in order.
     Frames(Vec<Frame>),
+    /// Events of the feed, in order, each with the cursor behind it.
+    Placed(Vec<(String, Frame)>),
+    /// A place in the feed that no shown event stands at: its cursor, and the JSON of its `stream.cursor` frame.
+    Place(String, ByteString),
     /// A control frame: its type and its JSON.
     Control(&'static str, ByteString),
     /// The stream is over: show the `stream.end` frame and close.
@@ -155,7 +159,7 @@ impl Subscription {
             (after, None)
         };
         if let Some((from, to, reason)) = gap {
-            let gap = Control::Gap { from, to, reason };
+            let gap = Control::Gap { from: Some(from), to: Some(to), reason };
             self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
         }
         self.cursor = cursor;
@@ -235,6 +239,6 @@ impl Drop for Subscription {
 }
 
 /// True when an event type has one of the prefixes, or when there are none.
-fn passes(prefixes: &[String], kind: &str) -> bool {
+pub(crate) fn passes(prefixes: &[String], kind: &str) -> bool {
     prefixes.is_empty() || prefixes.iter().any(|prefix| kind.starts_with(prefix.as_str()))
 }

@@ -16,6 +16,7 @@ mod codec;
 mod connection;
 mod events;
 mod fault;
+mod feed;
 mod health;
 mod hot;
 mod intake;
@@ -49,7 +50,7 @@ use tokio::sync::{
 
 pub use records::*;
 
-use crate::{config::StoreConfig, ids::SessionKey};
+use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};
 use fault::Fault;
 use health::Health;
@@ -92,6 +93,7 @@ struct Inner {
     senders: RwLock<Option<Arc<[mpsc::Sender<Job>]>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     health: Vec<Arc<Health>>,
+    ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
     /// Held until nothing of this store runs any more.
@@ -117,10 +119,11 @@ impl Store {
         let mut first = Some(first);
         let writers = if target.is_sqlite() { 1 } else { config.writers.max(1) };
         let (mut senders, mut threads, mut health) = (Vec::new(), Vec::new(), Vec::new());
+        let ring = Arc::new(Ring::default());
         for _ in 0..writers {
             let (sender, jobs) = mpsc::channel(config.queue.max(1));
             let state = Arc::new(Health::default());
-            let writer = Writer::new(target.clone(), first.take(), Arc::clone(&state));
+            let writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring));
             let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
             threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
             senders.push(sender);
@@ -131,6 +134,7 @@ impl Store {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
             health,
+            ring,
             pool: Pool::new(target, config.readers, timeout),
             timeout,
             lock: Mutex::new(lock),
@@ -145,7 +149,7 @@ impl Store {
     pub async fn claim(&self, key: &SessionKey) -> Result<Option<Claimed>, StoreError> {
         match self.write(Write::Claim(key.clone())).await? {
             Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
-            Reply::Done | Reply::Fenced | Reply::Count(_) => Err(StoreError::Corrupt("a claim was mistaken".into())),
+            _ => Err(StoreError::Corrupt("a claim was mistaken".into())),
         }
     }
 
@@ -158,9 +162,9 @@ impl Store {
     /// failed, see [`AppendError::Store`].
     pub async fn append(&self, append: Append) -> Result<(), AppendError> {
         match self.write(Write::Append(Box::new(append))).await? {
-            Reply::Done => Ok(()),
+            Reply::Appended(..) => Ok(()),
             Reply::Fenced => Err(AppendError::Fenced),
-            Reply::Claimed(_) | Reply::Count(_) => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
+            _ => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
         }
     }
 

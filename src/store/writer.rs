@@ -14,14 +14,21 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Append, Claimed, IdempotencyRecord, StoreError, append,
+    Append, Claimed, IdempotencyRecord, StoreError,
+    append::{self, Applied},
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
+    feed,
     health::Health,
     intake::{Intake, MAX_BATCH},
     ledger, merge,
 };
-use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
+use crate::{
+    agents::ProcessRecord,
+    feed::{Published, Ring},
+    ids::SessionKey,
+    timestamp::Timestamp,
+};
 
 /// How often a batch is tried that finds the database busy or its connection gone.
 const ATTEMPTS: u32 = 5;
@@ -65,9 +72,21 @@ impl Write {
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
     Done,
+    /// An append is written, in this lane; the position of its events, where it has any.
+    Appended(i32, Option<i64>),
     Fenced,
     Claimed(Option<Box<Claimed>>),
     Count(usize),
+}
+
+impl Reply {
+    /// What came of an append in a lane.
+    pub(super) const fn of(lane: i32, applied: Applied) -> Self {
+        match applied {
+            Applied::Done(position) => Self::Appended(lane, position),
+            Applied::Fenced => Self::Fenced,
+        }
+    }
 }
 
 /// A job and who waits for it.
@@ -99,13 +118,21 @@ pub(super) struct Writer {
     target: Target,
     /// None after a failure that the connection may have suffered from.
     connection: Option<AnyConnection>,
+    /// The lane of the feed that the connection holds.
+    lane: Option<i32>,
     health: Arc<Health>,
+    ring: Arc<Ring>,
 }
 
 impl Writer {
     /// A writer that begins with `connection`, where there is one already.
-    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>) -> Self {
-        Self { target, connection, health }
+    pub(super) fn new(
+        target: Target,
+        connection: Option<AnyConnection>,
+        health: Arc<Health>,
+        ring: Arc<Ring>,
+    ) -> Self {
+        Self { target, connection, lane: None, health, ring }
     }
 
     /// Works until every sender is gone and all jobs are done.
@@ -116,11 +143,33 @@ impl Writer {
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
             let results = self.commit(&writes);
             self.note(&results);
+            self.publish(&writes, &results);
             for (reply, result) in waiting.into_iter().zip(results) {
                 // Who no longer waits does not want to know.
                 let _ = reply.send(result);
             }
         }
+    }
+
+    /// Shows the feed's followers what was committed, before anybody can act on it.
+    fn publish(&self, writes: &[Write], results: &[Result<Reply, StoreError>]) {
+        let mut batches: Vec<Published> = Vec::new();
+        for (write, result) in writes.iter().zip(results) {
+            match (write, result) {
+                (Write::Append(append), Ok(Reply::Appended(lane, Some(position)))) => batches.push(Published {
+                    lane: *lane,
+                    position: *position,
+                    key: append.key.clone(),
+                    audience: append.audience.clone(),
+                    batch: Arc::clone(&append.events),
+                }),
+                // It may be committed all the same.
+                (Write::Append(_), Err(StoreError::Unavailable(_))) => self.ring.reset(),
+                _ => {}
+            }
+        }
+        batches.sort_by_key(|published| published.position);
+        self.ring.publish(batches);
     }
 
     fn note(&self, results: &[Result<Reply, StoreError>]) {
@@ -181,23 +230,35 @@ impl Writer {
 
     /// One try.
     fn attempt(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
-        self.in_transaction(|connection| match connection {
-            AnyConnection::Sqlite(_) => one_by_one(connection, writes),
-            AnyConnection::Postgres(_) => merge::all(connection, writes),
+        self.in_transaction(|connection, lane| match connection {
+            AnyConnection::Sqlite(_) => one_by_one(connection, lane, writes),
+            AnyConnection::Postgres(_) => merge::all(connection, lane, writes),
         })
     }
 
     fn in_transaction(
         &mut self,
-        work: impl FnOnce(&mut AnyConnection) -> Result<Vec<Reply>, Fault>,
+        work: impl FnOnce(&mut AnyConnection, i32) -> Result<Vec<Reply>, Fault>,
     ) -> Result<Vec<Reply>, Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => none.insert(self.target.connect(Role::Writer)?),
+            none => {
+                self.lane = None;
+                none.insert(self.target.connect(Role::Writer)?)
+            }
+        };
+        let lane = match self.lane {
+            Some(lane) => lane,
+            None => {
+                let lane = feed::take_lane(connection)?;
+                // What the lane's last holder had under way is over now, and may be committed without having been shown.
+                self.ring.reset();
+                *self.lane.insert(lane)
+            }
         };
         connection::begin(connection)?;
         let done = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
-            let replies = work(connection)?;
+            let replies = work(connection, lane)?;
             Ok((replies, transaction_number(connection)?))
         }));
         let (replies, transaction) = match done {
@@ -264,17 +325,16 @@ fn transaction_number(connection: &mut AnyConnection) -> Result<Option<i64>, Fau
 }
 
 /// Does the jobs one after the other.
-fn one_by_one(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
-    writes.iter().map(|write| one(connection, write)).collect()
+fn one_by_one(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
+    writes.iter().map(|write| one(connection, lane, write)).collect()
 }
 
 /// Does one job.
-pub(super) fn one(connection: &mut AnyConnection, write: &Write) -> Result<Reply, Fault> {
+pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
         Write::Append(append) => {
-            let done = append::apply(connection, append)?;
-            Ok(if done { Reply::Done } else { Reply::Fenced })
+            Ok(Reply::of(lane, append::apply(connection, lane, append)?))
         }
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
@@ -295,7 +355,7 @@ mod tests {
         let target = Target::new(&StoreConfig { url: Some(url), ..StoreConfig::default() }).unwrap();
         let mut connection = target.connect(Role::Writer).unwrap();
         super::super::migrate::run(&mut connection).unwrap();
-        let mut writer = Writer::new(target, Some(connection), Arc::default());
+        let mut writer = Writer::new(target, Some(connection), Arc::default(), Arc::default());
 
         let sweep = Write::SweepIdempotency(Timestamp(i64::MAX));
         let call = Write::RememberCall(IdempotencyRecord {
@@ -305,8 +365,8 @@ mod tests {
             outcome: String::new(),
             created_at: Timestamp(0),
         });
-        let failed = writer.in_transaction(|connection| {
-            one_by_one(connection, std::slice::from_ref(&call))?;
+        let failed = writer.in_transaction(|connection, lane| {
+            one_by_one(connection, lane, std::slice::from_ref(&call))?;
             panic!("a job that panics");
         });
         assert!(matches!(failed, Err(Failure::Panic)), "{failed:?}");

@@ -9,7 +9,11 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, Stre
 use actix_web::web::{self, Data};
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytestring::ByteString;
-use futures_util::{StreamExt, future::ready, stream::once};
+use futures_util::{
+    StreamExt,
+    future::ready,
+    stream::{LocalBoxStream, once},
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,8 +24,8 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
-    gateway::{Item, Principal, Subscription},
-    http::{Api, RequestId, follow},
+    gateway::{Item, Principal},
+    http::{Api, RequestId, follow, follow_all},
     ids::SessionKey,
     protocol::frame::{EndReason, ping},
     timestamp::Timestamp,
@@ -37,6 +41,12 @@ const MAX_SUBSCRIPTIONS: usize = 1024;
 const MAX_QUEUED: usize = 64 * 1024;
 
 type Context = WebsocketContext<Socket>;
+
+/// A stream to show.
+type Items = LocalBoxStream<'static, Item>;
+
+/// The result of the reply, and the stream of a session or of all.
+type Admitted = (Result<Value, ApiError>, Option<(Option<SessionKey>, Items)>);
 
 /// The close code for private use that means: no such session.
 const NO_SESSION: u16 = 4004;
@@ -57,7 +67,8 @@ pub(super) struct Socket {
     waiting: VecDeque<(Option<Value>, Result<Op, ApiError>)>,
     /// True while an op runs. One at a time: what a client sends first is accepted first.
     busy: bool,
-    subscriptions: HashMap<SessionKey, Shown>,
+    /// By session; none is the stream over all of them.
+    subscriptions: HashMap<Option<SessionKey>, Shown>,
     /// Numbers subscriptions, so that pieces of one that was replaced are known.
     count: u64,
     /// Bytes since the last stop.
@@ -76,7 +87,7 @@ struct Shown {
 
 /// A piece of a subscription; none when it ended without a word.
 struct Piece {
-    session: SessionKey,
+    session: Option<SessionKey>,
     number: u64,
     item: Option<Item>,
 }
@@ -185,13 +196,16 @@ impl Socket {
     fn finish(&mut self, id: Option<Value>, done: Result<Done, ApiError>, ctx: &mut Context) {
         let (result, subscribed) = match done {
             Ok(Done::Result(result)) => (Ok(result), None),
-            Ok(Done::Subscribed(session, subscription)) => match self.room_for(&session) {
-                Ok(()) => (Ok(json!({"session": session})), Some((session, subscription))),
-                Err(error) => (Err(error), None),
-            },
+            Ok(Done::Subscribed(session, subscription)) => {
+                let items = follow(subscription, session.clone(), &self.api.stopping);
+                self.admit(Some(session), items.boxed_local())
+            }
+            Ok(Done::SubscribedToAll(subscription)) => {
+                self.admit(None, follow_all(subscription, &self.api.stopping).boxed_local())
+            }
             Ok(Done::Unsubscribed(session)) => {
                 let was = self.subscriptions.remove(&session).is_some_and(|shown| ctx.cancel_future(shown.handle));
-                (Ok(json!({"session": session, "subscribed": was})), None)
+                (Ok(json!({"session": name(session.as_ref()), "subscribed": was})), None)
             }
             Err(error) => (Err(error), None),
         };
@@ -200,12 +214,20 @@ impl Socket {
             (None, Ok(_)) => {}
             (None, Err(error)) => self.close(refusal(error.code), error.code.as_str(), ctx),
         }
-        if let Some((session, subscription)) = subscribed {
-            self.show(session, subscription, ctx);
+        if let Some((session, items)) = subscribed {
+            self.show(session, items, ctx);
         }
     }
 
-    fn room_for(&self, session: &SessionKey) -> Result<(), ApiError> {
+    /// The reply to a subscription, and the subscription where there is room for it.
+    fn admit(&self, session: Option<SessionKey>, items: Items) -> Admitted {
+        match self.room_for(&session) {
+            Ok(()) => (Ok(json!({"session": name(session.as_ref())})), Some((session, items))),
+            Err(error) => (Err(error), None),
+        }
+    }
+
+    fn room_for(&self, session: &Option<SessionKey>) -> Result<(), ApiError> {
         if self.subscriptions.len() < MAX_SUBSCRIPTIONS || self.subscriptions.contains_key(session) {
             return Ok(());
         }
@@ -214,10 +236,10 @@ impl Socket {
     }
 
     /// Shows a subscription in place of an earlier one to the same session.
-    fn show(&mut self, session: SessionKey, subscription: Subscription, ctx: &mut Context) {
+    fn show(&mut self, session: Option<SessionKey>, items: Items, ctx: &mut Context) {
         self.count += 1;
         let number = self.count;
-        let items = follow(subscription, session.clone(), &self.api.stopping).map(Some).chain(once(ready(None)));
+        let items = items.map(Some).chain(once(ready(None)));
         let key = session.clone();
         let pieces = items.map(move |item| Piece { session: key.clone(), number, item });
         let handle = ctx.add_stream(Box::pin(pieces));
@@ -227,9 +249,9 @@ impl Socket {
     }
 
     /// A subscription is over; on the socket of its session so is the connection.
-    fn ended(&mut self, session: &SessionKey, reason: Option<EndReason>, ctx: &mut Context) {
+    fn ended(&mut self, session: &Option<SessionKey>, reason: Option<EndReason>, ctx: &mut Context) {
         self.subscriptions.remove(session);
-        if self.own.as_ref() == Some(session) {
+        if session.is_some() && self.own == *session {
             let (code, why) = farewell(reason);
             self.close(code, why, ctx);
         }
@@ -256,6 +278,11 @@ impl Socket {
             None => self.close(CloseCode::Policy, "silent for too long", ctx),
         }
     }
+}
+
+/// How a reply names the session of a subscription.
+fn name(session: Option<&SessionKey>) -> &str {
+    session.map_or(ops::ALL, SessionKey::as_str)
 }
 
 /// The close code where the session of the path cannot be followed.
@@ -339,7 +366,10 @@ impl StreamHandler<Piece> for Socket {
         match piece.item {
             Some(Item::Events(batch)) => batch.frames().iter().for_each(|frame| self.write(frame.json.clone(), ctx)),
             Some(Item::Frames(frames)) => frames.into_iter().for_each(|frame| self.write(frame.json, ctx)),
-            Some(Item::Control(_, json)) => self.write(json, ctx),
+            Some(Item::Placed(events)) => {
+                events.iter().for_each(|(cursor, frame)| self.write(frame.with_cursor(cursor), ctx));
+            }
+            Some(Item::Control(_, json) | Item::Place(_, json)) => self.write(json, ctx),
             Some(Item::End(reason, json)) => {
                 self.write(json, ctx);
                 self.ended(&piece.session, Some(reason), ctx);

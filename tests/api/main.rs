@@ -15,6 +15,7 @@ mod choices;
 mod conversations;
 mod echo;
 mod events;
+mod feed;
 mod idempotency;
 mod lists;
 mod policies;
