@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Socket, Sse, SseEvent, TestGateway, eventually, play, str_of, text};
+use crate::gateway::{Reply, Socket, Sse, SseEvent, TestGateway, eventually, play, str_of, text};
 
 /// The events of the feed with their cursors, and the last cursor that came, until `done`.
 async fn read(stream: &mut Sse, done: impl Fn(&Value) -> bool) -> Vec<(String, Value)> {
@@ -50,6 +50,11 @@ fn whole(events: &[(String, Value)]) -> BTreeMap<String, u64> {
 
 async fn open(server: &TestGateway, query: &str) -> Sse {
     Sse::open(server, &format!("/v1/events{query}")).await
+}
+
+async fn page(server: &TestGateway, query: &str) -> Reply {
+    let request = server.request("GET", &format!("/v1/events?{query}")).header("accept", "application/json");
+    server.send(request).await
 }
 
 #[tokio::test]
@@ -166,7 +171,7 @@ async fn pages_go_both_ways_and_meet() {
     for session in ["a", "b"] {
         server.run(session, text("one two three")).await;
     }
-    let get = async |query: &str| server.get(&format!("/v1/events?{query}")).await.ok(200);
+    let get = async |query: &str| page(&server, query).await.ok(200);
     let all = get("limit=1000").await;
     let events = all["data"].as_array().unwrap().clone();
     assert!(events.len() > 15 && all["has_more"] == false, "{all}");
@@ -200,11 +205,11 @@ async fn pages_go_both_ways_and_meet() {
     server.run("c", text("the end")).await;
     assert!(!read(stream, finished("the end")).await.is_empty());
     for bad in ["after=17", "before=x", "after=AQ"] {
-        server.get(&format!("/v1/events?{bad}")).await.refused(400, "invalid_cursor");
+        page(&server, bad).await.refused(400, "invalid_cursor");
         let header = server.request("GET", &format!("/v1/events?{bad}")).header("accept", "text/event-stream");
         assert_eq!(header.send().await.unwrap().status(), if bad.starts_with("after") { 400 } else { 200 });
     }
-    server.get("/v1/events?after=0&before=0").await.refused(400, "invalid_parameter");
+    page(&server, "after=0&before=0").await.refused(400, "invalid_parameter");
 }
 
 #[tokio::test]
@@ -212,13 +217,13 @@ async fn a_cursor_of_another_database_is_a_gap_and_then_all() {
     let (one, other) = (TestGateway::start(), TestGateway::start());
     one.run("a", text("x")).await;
     other.run("b", text("y")).await;
-    let page = one.get("/v1/events?limit=1000").await.ok(200);
-    let cursor = str_of(&page, "last_id");
+    let all = page(&one, "limit=1000").await.ok(200);
+    let cursor = str_of(&all, "last_id");
     let mut stream = open(&other, &format!("?after={cursor}")).await;
     let gap = stream.until_type("stream.gap").await;
     assert_eq!((&gap["session"], &gap["data"]["reason"]), (&json!(null), &json!("unknown_cursor")));
     whole(&read(&mut stream, finished("y")).await);
-    other.get(&format!("/v1/events?after={cursor}")).await.refused(400, "invalid_cursor");
+    page(&other, &format!("after={cursor}")).await.refused(400, "invalid_cursor");
 }
 
 #[tokio::test]
