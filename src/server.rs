@@ -30,6 +30,7 @@ const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
 /// One line: why it could not start.
 pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
     let mut config = config;
+    crate::metrics::install()?;
     config.store.url = Some(config.database_url());
     let store = Store::open(&config.store).map_err(|error| error.to_string())?;
     let registry = Registry::new(&config)?;

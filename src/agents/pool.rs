@@ -83,6 +83,12 @@ impl Pool {
         self.seats().taken.len()
     }
 
+    /// Those that wait for a place now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.seats().waiting
+    }
+
     fn ask_longest_idle(&self) {
         let mut seats = self.seats();
         let idle = seats.taken.values_mut().filter(|seat| !seat.asked);

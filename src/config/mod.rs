@@ -56,6 +56,8 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// HTTP worker threads.
     pub workers: usize,
+    /// Whether `/metrics` is for everybody; else it needs credentials with the scope `admin`, once there are any.
+    pub public_metrics: bool,
 }
 
 impl Default for ServerConfig {
@@ -65,6 +67,7 @@ impl Default for ServerConfig {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            public_metrics: false,
         }
     }
 }

@@ -5,10 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
@@ -40,7 +37,6 @@ pub struct Published {
 pub struct Ring {
     inner: Mutex<Inner>,
     news: Notify,
-    lags: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -94,12 +90,6 @@ impl Ring {
     #[must_use]
     pub fn fill(&self) -> (usize, usize) {
         (self.lock().bytes, MAX_BYTES)
-    }
-
-    /// How often a follower has fallen out of the ring.
-    #[must_use]
-    pub fn lags(&self) -> u64 {
-        self.lags.load(Ordering::Relaxed)
     }
 }
 
@@ -156,11 +146,7 @@ impl Listener {
 
     fn ready(&mut self) -> Option<Vec<Arc<Published>>> {
         let inner = self.ring.lock();
-        let Some(skip) = self.next.checked_sub(inner.first) else {
-            drop(inner);
-            self.ring.lags.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
+        let skip = self.next.checked_sub(inner.first)?;
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for entry in inner.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
             if taken.len() >= TAKEN_AT_ONCE.0 || bytes >= TAKEN_AT_ONCE.1 {
@@ -229,7 +215,6 @@ mod tests {
         }
         assert!(ring.fill().0 <= MAX_BYTES);
         assert_eq!(positions(&mut slow).await, None);
-        assert_eq!(ring.lags(), 1);
         slow.rejoin();
         ring.publish([batch(7, 1)]);
         assert_eq!(positions(&mut slow).await, Some(vec![7]));

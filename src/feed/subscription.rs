@@ -8,6 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::{Cursor, Listener, Published};
 use crate::{
     gateway::{Principal, may_see},
+    metrics::{self, Held},
     protocol::{
         Control, Frame,
         frame::EndReason,
@@ -56,6 +57,7 @@ pub struct FeedSubscription {
     phase: Phase,
     /// Things to show before anything else.
     ready: VecDeque<Item>,
+    _counted: Held,
 }
 
 impl FeedSubscription {
@@ -64,7 +66,8 @@ impl FeedSubscription {
     pub fn new(store: Store, who: Principal, start: FeedStart, types: Vec<String>) -> Self {
         let listener = Listener::new(Arc::clone(store.ring()));
         let (cursor, ready) = (Cursor::default(), VecDeque::new());
-        Self { store, who, types, start, listener, cursor, silent: 0, phase: Phase::Start, ready }
+        let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["all"]));
+        Self { store, who, types, start, listener, cursor, silent: 0, phase: Phase::Start, ready, _counted }
     }
 
     /// The next piece; none after [`Item::End`]. Cancel safe.
@@ -83,6 +86,9 @@ impl FeedSubscription {
                         Ok(())
                     }
                     None => {
+                        if let Some(metrics) = metrics::get() {
+                            metrics.lags.with_label_values(&["all"]).inc();
+                        }
                         self.listener.rejoin();
                         self.phase = Phase::Replay;
                         Ok(())

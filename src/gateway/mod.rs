@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod feed;
+mod operate;
 mod sessions;
 mod streams;
 mod turns;

@@ -15,6 +15,7 @@ mod guard;
 mod idempotency;
 mod list;
 mod messages;
+mod metrics;
 mod params;
 mod path;
 mod route;
@@ -78,6 +79,7 @@ pub fn configure(app: &mut web::ServiceConfig) {
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
+    At::new("/metrics").get(metrics::metrics).add(app);
     At::new("/v1/me").get(server::me).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);

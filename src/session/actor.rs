@@ -30,6 +30,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Finished,
     ids::{SessionKey, TurnId},
+    metrics::{self, Tally},
     protocol::frame::EndReason,
     store::Store,
 };
@@ -74,6 +75,8 @@ pub struct SessionActor {
     pub(super) enders: Vec<oneshot::Sender<Result<Done, ApiError>>>,
     /// Those that wait until nothing runs, for the server's stop.
     pub(super) drainers: Vec<oneshot::Sender<()>>,
+    /// What it counts for in the metrics.
+    pub(super) tally: Tally,
     /// When a client last asked for anything.
     touched: Instant,
     incarnation: u64,
@@ -194,6 +197,7 @@ impl SessionActor {
             waiters: HashMap::new(),
             enders: Vec::new(),
             drainers: Vec::new(),
+            tally: Tally::default(),
             touched: Instant::now(),
             incarnation: origin.incarnation,
             supervisor,
@@ -229,6 +233,9 @@ impl SessionActor {
             actor.judging = false;
             let cut = actor.subscribers.cut_stalled(limit, Instant::now());
             if cut > 0 {
+                if let Some(metrics) = metrics::get() {
+                    metrics.cut_streams.inc_by(u64::try_from(cut).unwrap_or(0));
+                }
                 log::info!(session:% = actor.key, cut; "subscribers were cut: they took nothing for too long");
             }
             actor.judge_later(ctx);

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     agents::AgentEvent,
     error::{ApiError, Code},
+    metrics::Settled,
     protocol::{
         Control, TurnState,
         frame::{Batch, EndReason},
@@ -88,6 +89,8 @@ struct Commit {
     replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>,
     /// What cannot be asked for again, to be decided anew when the commit fails.
     retained: Vec<Input>,
+    /// Turns that end with it.
+    settled: Vec<Settled>,
 }
 
 impl SessionActor {
@@ -152,14 +155,14 @@ impl SessionActor {
         }
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
-            return self.committed(Commit { draft, batch, replies, retained }, ctx);
+            return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new() }, ctx);
         }
         let mut append = draft.take_append(self.epoch, now, !replies.is_empty());
         if append.audience.is_none() {
             append.audience = self.state.as_ref().map(|state| Audience::of(&state.record.snapshot));
         }
         let batch = Arc::clone(&append.events);
-        let commit = Commit { draft, batch, replies, retained };
+        let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append) };
         self.lane.committing = true;
         let store = self.deps.store.clone();
         beside(ctx, async move { store.append(append).await }, move |actor, result, ctx| {
@@ -202,6 +205,8 @@ impl SessionActor {
             self.backend.calls.insert(call);
         }
         self.state = commit.draft.state.take();
+        self.tally.follow(self.state.as_ref(), commit.batch.frames());
+        commit.settled.iter().for_each(Settled::count);
         let now = Instant::now();
         if !commit.batch.frames().is_empty() {
             self.subscribers.publish(&commit.batch, self.deps.config.stream.max_lag_bytes.bytes(), now);

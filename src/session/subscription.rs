@@ -17,6 +17,7 @@ use super::{
 use crate::{
     gateway::{Filter, From},
     ids::SessionKey,
+    metrics::{self, Held},
     protocol::{
         Control, Frame,
         frame::{Batch, EndReason},
@@ -76,6 +77,7 @@ pub struct Subscription {
     phase: Phase,
     /// Things to show before anything else.
     ready: std::collections::VecDeque<Item>,
+    _counted: Held,
 }
 
 impl Subscription {
@@ -84,7 +86,8 @@ impl Subscription {
     pub fn new(key: SessionKey, session: SessionHandle, store: Store, from: From, filter: Filter) -> Self {
         let outbox = Arc::default();
         let ready = std::collections::VecDeque::new();
-        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready }
+        let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["session"]));
+        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready, _counted }
     }
 
     /// The last event that was shown or passed over: the cursor to come back with.
@@ -119,7 +122,12 @@ impl Subscription {
                             self.ready.push_back(Item::Control(kind, frame));
                         }
                     }
-                    Taken::Lagging => self.phase = Phase::Join,
+                    Taken::Lagging => {
+                        if let Some(metrics) = metrics::get() {
+                            metrics.lags.with_label_values(&["session"]).inc();
+                        }
+                        self.phase = Phase::Join;
+                    }
                     Taken::End(reason) => self.end(reason),
                 },
             }

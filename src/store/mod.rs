@@ -192,6 +192,14 @@ impl Store {
         let _ = tokio::task::spawn_blocking(move || inner.close()).await;
     }
 
+    /// Jobs that wait for the writers, and reads that have a connection.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting = senders.iter().flat_map(|senders| senders.iter());
+        (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
+    }
+
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();

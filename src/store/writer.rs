@@ -7,7 +7,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use diesel::{RunQueryDsl as _, prelude::*, sql_query};
@@ -27,6 +27,7 @@ use crate::{
     agents::ProcessRecord,
     feed::{Published, Ring},
     ids::SessionKey,
+    metrics,
     timestamp::Timestamp,
 };
 
@@ -140,8 +141,13 @@ impl Writer {
         let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
         while intake.next(&mut jobs, &mut batch) {
             self.health.begin();
+            let begun = Instant::now();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
             let results = self.commit(&writes);
+            if let Some(metrics) = metrics::get() {
+                metrics.store_commit.observe(begun.elapsed().as_secs_f64());
+                metrics.store_batch.observe(f64::from(u32::try_from(writes.len()).unwrap_or(u32::MAX)));
+            }
             self.note(&results);
             self.publish(&writes, &results);
             for (reply, result) in waiting.into_iter().zip(results) {

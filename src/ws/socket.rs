@@ -27,6 +27,7 @@ use crate::{
     gateway::{Item, Principal},
     http::{Api, RequestId, follow, follow_all},
     ids::SessionKey,
+    metrics::Held,
     protocol::frame::{EndReason, ping},
     timestamp::Timestamp,
 };
@@ -77,6 +78,7 @@ pub(super) struct Socket {
     seen: Instant,
     stopping: bool,
     closed: bool,
+    _counted: Held,
 }
 
 /// A subscription that is shown.
@@ -112,6 +114,7 @@ impl Socket {
             seen: Instant::now(),
             stopping: false,
             closed: false,
+            _counted: Held::of(|metrics| metrics.sockets.clone()),
         }
     }
 

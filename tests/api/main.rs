@@ -18,6 +18,7 @@ mod events;
 mod feed;
 mod idempotency;
 mod lists;
+mod metrics;
 mod policies;
 mod queue;
 mod recovery;
