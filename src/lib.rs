@@ -27,6 +27,7 @@ pub mod feed;
 pub mod gateway;
 pub mod http;
 pub mod ids;
+pub mod logs;
 pub mod metrics;
 pub mod protocol;
 pub mod server;

@@ -3,7 +3,11 @@
 //! Start: store (migrations) → sweep of agent processes that a crash left → sessions and HTTP, which answers at once
 //! → unfinished sessions are taken up again → agents are looked for. Stop: see [`crate::app`].
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, RwLock},
+};
 
 use actix::Actor as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +19,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, env::Settings},
+    session::{Deps, Effective, env::Settings},
     store::{Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -51,10 +55,9 @@ async fn serve(
     let deps = Arc::new(Deps {
         pool: Pool::new(config.pool.max_processes),
         ledger: Arc::new(StoredLedger(store.clone())),
-        settings,
         store: store.clone(),
         registry: registry.clone(),
-        config: config.clone(),
+        effective: RwLock::new(Arc::new(Effective { config: config.clone(), settings })),
     });
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
@@ -75,8 +78,8 @@ async fn serve(
             std::process::exit(130);
         });
     };
-    let grace = config.shutdown.grace.0;
     let drain = || async move {
+        let grace = gateway.config().shutdown.grace.0;
         gateway.begin_draining();
         if supervisor.send(DrainAll { grace }).await.is_err() {
             log::error!("the sessions could not be stopped in order: their supervisor is gone");

@@ -2,6 +2,7 @@
 //!
 //! Precedence: flags, then `GREENROOM_*` environment, then `greenroom.toml`, then the defaults here.
 
+pub mod live;
 mod load;
 mod units;
 
@@ -377,11 +378,24 @@ impl Default for PoolConfig {
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace`, or env_logger directives such as `greenroom::ws=debug`.
     pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".into() }
+        Self { level: "info".into(), format: LogFormat::Text }
     }
 }
 

@@ -16,13 +16,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    config::Config,
     directory::Directory,
     error::{ApiError, Code},
     ids::{MessageId, SessionKey, TurnId},
     protocol::{Choice, Message, Snapshot, Turn},
     session::{
-        Deps, SessionActor, SessionHandle, Undelivered,
+        Deps, Effective, SessionActor, SessionHandle, Undelivered,
         command::{Command, Done},
         messages::{Execute, GetView, View},
     },
@@ -37,7 +36,11 @@ mod streams;
 mod turns;
 mod validate;
 
-pub use self::{feed::FeedRange, sessions::may_see};
+pub use self::{
+    feed::FeedRange,
+    operate::{SettingChange, SettingsView},
+    sessions::may_see,
+};
 pub use crate::{
     feed::{Cursor, FeedStart, FeedSubscription},
     session::{Item, Subscription},
@@ -196,8 +199,10 @@ pub struct Readiness {
     pub store: String,
     /// Agent id → `ok`, `probing`, or what is missing.
     pub agents: Map<String, Value>,
-    /// Why it is not ready.
+    /// Why it is not ready: the first of `reasons`.
     pub reason: Option<String>,
+    /// All that keeps it from being ready.
+    pub reasons: Vec<String>,
 }
 
 /// What every transport calls; cheap to clone.
@@ -207,6 +212,7 @@ pub struct Gateway {
     directory: Directory,
     deps: Arc<Deps>,
     draining: Arc<AtomicBool>,
+    settings: Arc<Mutex<operate::Settings>>,
     making: Making,
 }
 
@@ -220,7 +226,8 @@ impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>) -> Self {
-        Self { supervisor, directory, deps, draining: Arc::default(), making: Arc::default() }
+        let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
+        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default() }
     }
 
     /// From now on nothing new is taken.
@@ -234,10 +241,10 @@ impl Gateway {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// The configuration.
+    /// The configuration now.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.deps.config
+    pub fn config(&self) -> Arc<Effective> {
+        self.deps.config()
     }
 
     fn refuse_while_draining(&self) -> Result<(), ApiError> {
@@ -252,7 +259,7 @@ impl Gateway {
             return Ok(Some(session));
         }
         let find = Find { key: key.clone(), create, open };
-        let limit = self.deps.config.session.call_timeout.0;
+        let limit = self.deps.config().session.call_timeout.0;
         match tokio::time::timeout(limit, self.supervisor.send(find)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_gone)) => Err(ApiError::new(Code::ShuttingDown, "the server is stopping; try again in a moment")),
@@ -273,7 +280,7 @@ impl Gateway {
     {
         for _ in 0..FIND_ATTEMPTS {
             let Some(session) = self.find(key, create, true).await? else { return Ok(None) };
-            let limit = self.deps.config.session.call_timeout.0;
+            let limit = self.deps.config().session.call_timeout.0;
             match tokio::time::timeout(limit, session.send(message.clone())).await {
                 Ok(Ok(answer)) => return Ok(Some(answer)),
                 // The supervisor hears of its end in a moment.
@@ -297,7 +304,7 @@ impl Gateway {
     /// The state of a live session at its last commit; none when it is not live.
     async fn view(&self, key: &SessionKey) -> Result<Option<View>, ApiError> {
         let Some(session) = self.find(key, false, false).await? else { return Ok(None) };
-        let limit = self.deps.config.session.call_timeout.0;
+        let limit = self.deps.config().session.call_timeout.0;
         match tokio::time::timeout(limit, session.send(GetView)).await {
             Ok(Ok(view)) => Ok(view),
             // It left memory just now: the store has it.
@@ -316,14 +323,11 @@ impl Gateway {
             (id, state.unwrap_or_else(|| "ok".into()))
         };
         let agents = self.deps.registry.list().into_iter().map(entry).collect();
-        let reason = if self.is_draining() {
-            Some("the server is stopping".to_owned())
-        } else if store != "ok" {
-            Some(store.clone())
-        } else {
-            (!recovered).then(|| "sessions are being taken up again".to_owned())
-        };
-        Readiness { ready: reason.is_none(), sessions, store, agents, reason }
+        let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
+        let broken = (store != "ok").then(|| store.clone());
+        let recovering = (!recovered).then(|| "sessions are being taken up again".to_owned());
+        let reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
+        Readiness { ready: reasons.is_empty(), sessions, store, agents, reason: reasons.first().cloned(), reasons }
     }
 
     /// The `data` of `GET /v1/agents`.

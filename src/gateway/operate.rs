@@ -1,12 +1,99 @@
-//! For operators: the numbers.
+//! For operators: the numbers, and the settings that may change.
 
-use super::Gateway;
+use std::sync::PoisonError;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Gateway, Principal};
 use crate::{
-    config::Config,
+    config::{
+        Config,
+        live::{self, Changes, MUTABLE, Refusal},
+    },
+    error::{ApiError, Code},
+    logs,
     metrics::{self, Metrics},
+    server,
+    session::Effective,
 };
 
+/// The settings in force: what `GET /v1/config` shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SettingsView {
+    /// All of them, secrets as `***`.
+    pub settings: Value,
+    /// The keys that may change while the server runs.
+    pub mutable: &'static [&'static str],
+    /// Those that have another value than the configuration gives them, until the server stops.
+    pub overridden: Changes,
+}
+
+/// A setting that was changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SettingChange {
+    /// Its key.
+    pub key: String,
+    /// Its value before.
+    pub from: Value,
+    /// Its value now.
+    pub to: Value,
+}
+
+/// What the configuration gives, and what was changed since the start.
+pub(super) struct Settings {
+    base: Config,
+    changes: Changes,
+}
+
+impl Settings {
+    pub(super) const fn new(base: Config) -> Self {
+        Self { base, changes: Changes::new() }
+    }
+}
+
 impl Gateway {
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> SettingsView {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        SettingsView { settings: json!(self.config().config), mutable: MUTABLE, overridden: settings.changes.clone() }
+    }
+
+    /// Changes settings until the server stops; null gives one its configured value back. All of them, or none.
+    ///
+    /// # Errors
+    /// `setting_not_mutable`; `invalid_json` for a setting that is not there, or a value that it does not take.
+    pub fn change_settings(&self, who: &Principal, body: &Map<String, Value>) -> Result<Vec<SettingChange>, ApiError> {
+        // Held to the end: two changes at once must not undo each other.
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = live::leaves(&settings.base, body).map_err(refused)?;
+        let mut changes = settings.changes.clone();
+        for (key, value) in &asked {
+            if value.is_null() {
+                changes.remove(key);
+            } else {
+                changes.insert(key.clone(), value.clone());
+            }
+        }
+        let config = live::with(&settings.base, &changes).map_err(refused)?;
+        let before = self.config();
+        if config.log.level != before.log.level {
+            let invalid = |error| refused(Refusal::Invalid("log.level".into(), error));
+            logs::set_level(&config.log.level).map_err(invalid)?;
+        }
+        let (old, new) = (json!(before.config), json!(config));
+        let at = |all: &Value, key: &str| all.pointer(&format!("/{}", key.replace('.', "/"))).cloned().unwrap_or_default();
+        let made = asked.keys().map(|key| SettingChange { key: key.clone(), from: at(&old, key), to: at(&new, key) });
+        let made: Vec<SettingChange> = made.filter(|change| change.from != change.to).collect();
+        settings.changes = changes;
+        self.deps.change(Effective { settings: server::settings(&config), config });
+        for SettingChange { key, from, to } in &made {
+            log::info!(user = who.user.as_str(), key = key.as_str(), from:% = from, to:% = to; "a setting was changed");
+        }
+        Ok(made)
+    }
+
     /// All metrics as text. Levels are read here, each from a counter that is kept anyway: no session is asked.
     ///
     /// # Errors
@@ -20,10 +107,21 @@ impl Gateway {
         metrics.store_queue.set(level(waiting));
         metrics.store_readers.set(level(readers));
         let pool = &self.deps.pool;
+        metrics.log_lines.set(level(logs::lines().map_or(0, |lines| lines.len())));
         metrics.pool.with_label_values(&["used"]).set(level(pool.in_use()));
         metrics.pool.with_label_values(&["waited_for"]).set(level(pool.waiting()));
-        set_limits(metrics, self.config(), self.deps.store.ring().fill().1);
+        set_limits(metrics, &self.config(), self.deps.store.ring().fill().1);
         metrics.render()
+    }
+}
+
+fn refused(refusal: Refusal) -> ApiError {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Fixed(key) => {
+            ApiError::new(Code::SettingNotMutable, message).with("field", key).with("mutable", MUTABLE)
+        }
+        Refusal::Unknown(key) | Refusal::Invalid(key, _) => ApiError::new(Code::InvalidJson, message).with("field", key),
     }
 }
 
@@ -46,6 +144,7 @@ fn set_limits(metrics: &Metrics, config: &Config, ring: usize) {
         ("store.queue", count(config.store.queue) * if sqlite { 1.0 } else { count(writers) }),
         ("store.readers", f64::from(config.store.readers)),
         ("feed.ring", count(ring)),
+        ("log.ring", count(logs::MAX_LINES)),
     ];
     for (setting, value) in limits {
         metrics.limits.with_label_values(&[setting]).set(value);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
     error::{ApiError, Code},
+    logs,
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState},
     session::{
@@ -54,6 +55,7 @@ impl Gateway {
             continued_from: None,
             attempt: 1,
             once,
+            request_id: logs::request_id(),
         };
         self.enqueue(key, message).await
     }
@@ -278,6 +280,7 @@ impl Gateway {
             continued_from: Some(turn.id),
             attempt: turn.attempt.saturating_add(1),
             once,
+            request_id: logs::request_id(),
         };
         self.enqueue(key, message).await
     }

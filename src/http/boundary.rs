@@ -19,7 +19,10 @@ use futures_util::FutureExt;
 use serde_json::json;
 
 use super::{body::Unread, errors};
-use crate::error::{ApiError, Code};
+use crate::{
+    error::{ApiError, Code},
+    logs,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -66,7 +69,7 @@ pub async fn boundary(
     let log =
         LogLine { id: id.clone(), method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
 
-    let outcome = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind().await;
+    let outcome = AssertUnwindSafe(logs::within(id.as_str(), async move { next.call(request).await })).catch_unwind().await;
     let response = match outcome {
         Ok(Ok(response)) => response.map_into_boxed_body(),
         Ok(Err(error)) => {

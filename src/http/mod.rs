@@ -16,6 +16,7 @@ mod idempotency;
 mod list;
 mod messages;
 mod metrics;
+mod operate;
 mod params;
 mod path;
 mod route;
@@ -37,6 +38,7 @@ pub use self::{
     follow::{follow, follow_all},
     guard::{Allowed, guard},
     idempotency::keyed,
+    operate::SocketStats,
     params::Params,
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
@@ -52,6 +54,8 @@ pub struct Api {
     pub config: Arc<Config>,
     /// Hosts and origins.
     pub allowed: Allowed,
+    /// What WebSockets went through.
+    pub sockets: SocketStats,
     /// Fires when the server stops and the gateway has ended its streams: sockets close.
     pub stopping: CancellationToken,
 }
@@ -60,7 +64,8 @@ impl Api {
     /// What handlers of a server bound to `bound` hold.
     #[must_use]
     pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr, stopping: CancellationToken) -> Self {
-        Self { gateway, allowed: Allowed::new(&config.server, bound), config, stopping }
+        let (allowed, sockets) = (Allowed::new(&config.server, bound), SocketStats::default());
+        Self { gateway, allowed, sockets, config, stopping }
     }
 
     /// The one of this request.
@@ -80,6 +85,9 @@ pub fn configure(app: &mut web::ServiceConfig) {
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
     At::new("/metrics").get(metrics::metrics).add(app);
+    At::new("/v1/config").get(operate::config).patch(operate::patch_config).add(app);
+    At::new("/v1/logs").get(operate::logs).add(app);
+    At::new("/v1/channels/status").get(operate::channels).add(app);
     At::new("/v1/me").get(server::me).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);

@@ -2,9 +2,9 @@
 
 use crate::{
     ids::TurnId,
-    protocol::{Frame, Usage},
+    protocol::{Frame, Turn},
     session::state::State,
-    store::{Append, TurnRecord, TurnWrite},
+    store::{Append, TurnWrite},
     timestamp::Timestamp,
 };
 
@@ -13,13 +13,7 @@ const OUTPUT: [&str; 2] = ["message.delta", "tool.started"];
 
 /// A turn that ends with a commit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settled {
-    agent: String,
-    outcome: &'static str,
-    /// From started to finished; none when it never started.
-    seconds: Option<f64>,
-    usage: Usage,
-}
+pub struct Settled(Turn);
 
 impl Settled {
     /// The turns that end with an append.
@@ -29,34 +23,37 @@ impl Settled {
             TurnWrite::Insert(record) | TurnWrite::Update(record) => Some(record.as_ref()),
             TurnWrite::Text(..) | TurnWrite::Remove(_) => None,
         });
-        records.filter(|record| record.turn.state.is_terminal()).map(Self::one).collect()
+        // What it was asked is not needed, and may be long.
+        let ended = records.filter(|record| record.turn.state.is_terminal() && record.steers.is_none());
+        ended.map(|record| Self(Turn { text: String::new(), ..record.turn.clone() })).collect()
     }
 
-    fn one(record: &TurnRecord) -> Self {
-        let turn = &record.turn;
-        let seconds = turn.started_at.zip(turn.finished_at).map(|(from, to)| to.since(from).as_secs_f64());
-        Self { agent: turn.agent.clone(), outcome: turn.state.as_str(), seconds, usage: turn.usage }
+    /// The turn, without its text.
+    #[must_use]
+    pub const fn turn(&self) -> &Turn {
+        &self.0
     }
 
     /// Counts it, once it is committed.
     pub fn count(&self) {
         let Some(metrics) = super::get() else { return };
-        let labels = [self.agent.as_str(), self.outcome];
+        let turn = &self.0;
+        let labels = [turn.agent.as_str(), turn.state.as_str()];
         metrics.turns.with_label_values(&labels).inc();
-        if let Some(seconds) = self.seconds {
-            metrics.turn_duration.with_label_values(&labels).observe(seconds);
+        if let (Some(from), Some(to)) = (turn.started_at, turn.finished_at) {
+            metrics.turn_duration.with_label_values(&labels).observe(to.since(from).as_secs_f64());
         }
-        let usage = &self.usage;
+        let usage = &turn.usage;
         for (kind, count) in [
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),
             ("cached", usage.cached_tokens),
             ("reasoning", usage.reasoning_tokens),
         ] {
-            metrics.tokens.with_label_values(&[self.agent.as_str(), kind]).inc_by(count);
+            metrics.tokens.with_label_values(&[turn.agent.as_str(), kind]).inc_by(count);
         }
         if let Some(cost) = usage.cost_usd.filter(|cost| *cost > 0.0) {
-            metrics.cost.with_label_values(&[self.agent.as_str()]).inc_by(cost);
+            metrics.cost.with_label_values(&[turn.agent.as_str()]).inc_by(cost);
         }
     }
 }

@@ -103,8 +103,9 @@ impl SessionActor {
         let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         let (mut replies, mut retained) = (Vec::new(), Vec::new());
         let deps = Arc::clone(&self.deps);
+        let config = deps.config();
         let agents = |name: &str| deps.registry.capabilities(name);
-        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, settings: &deps.settings };
+        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, settings: &config.settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
@@ -114,7 +115,12 @@ impl SessionActor {
                     break;
                 }
                 Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
-                    Ok(done) => replies.push((reply, done)),
+                    Ok(done) => {
+                        if let (Command::Enqueue(message), Done::Accepted(accepted)) = (&command, &done) {
+                            self.trace.sent(accepted.turn.id, message.request_id.as_ref());
+                        }
+                        replies.push((reply, done));
+                    }
                     Err(refusal) => drop(reply.send(Err(refusal))),
                 },
                 Input::Agent(event) => {
@@ -130,7 +136,7 @@ impl SessionActor {
                     retained.push(Input::ChoicesExpired);
                 }
                 Input::Stalled => {
-                    let limit = humantime::format_duration(deps.config.agent.stall_timeout.0).to_string();
+                    let limit = humantime::format_duration(config.agent.stall_timeout.0).to_string();
                     draft.stalled(&mut env, &limit);
                     retained.push(Input::Stalled);
                 }
@@ -207,9 +213,10 @@ impl SessionActor {
         self.state = commit.draft.state.take();
         self.tally.follow(self.state.as_ref(), commit.batch.frames());
         commit.settled.iter().for_each(Settled::count);
+        self.trace.follow(self.state.as_ref(), commit.settled.iter().map(Settled::turn));
         let now = Instant::now();
         if !commit.batch.frames().is_empty() {
-            self.subscribers.publish(&commit.batch, self.deps.config.stream.max_lag_bytes.bytes(), now);
+            self.subscribers.publish(&commit.batch, self.deps.config().stream.max_lag_bytes.bytes(), now);
         }
         let count = self.subscribers.len();
         for (reply, done) in commit.replies {

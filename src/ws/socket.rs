@@ -27,6 +27,7 @@ use crate::{
     gateway::{Item, Principal},
     http::{Api, RequestId, follow, follow_all},
     ids::SessionKey,
+    logs,
     metrics::Held,
     protocol::frame::{EndReason, ping},
     timestamp::Timestamp,
@@ -81,6 +82,12 @@ pub(super) struct Socket {
     _counted: Held,
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.api.sockets.closed();
+    }
+}
+
 /// A subscription that is shown.
 struct Shown {
     number: u64,
@@ -97,6 +104,7 @@ struct Piece {
 impl Socket {
     pub(super) fn new(opening: Opening, payload: web::Payload) -> Self {
         let (own, first) = opening.first.unzip();
+        opening.api.sockets.opened();
         Self {
             api: opening.api,
             who: opening.who,
@@ -137,7 +145,11 @@ impl Socket {
     fn close(&mut self, code: CloseCode, why: &str, ctx: &mut Context) {
         if !self.closed {
             self.closed = true;
-            log::debug!(request_id = self.id.as_str(), code = u16::from(code); "socket closed: {why}");
+            let number = u16::from(code);
+            log::debug!(request_id = self.id.as_str(), code = number; "socket closed: {why}");
+            if !matches!(number, 1000 | 1001) {
+                self.api.sockets.failed(number, why);
+            }
             ctx.close(Some(CloseReason { code, description: Some(why.to_owned()) }));
             ctx.stop();
         }
@@ -187,7 +199,8 @@ impl Socket {
     fn begin(&mut self, id: Option<Value>, op: Op, ctx: &mut Context) {
         self.busy = true;
         let (api, who) = (self.api.clone(), self.who.clone());
-        let done = async move { ops::run(&api.gateway, &who, op).await };
+        let request = self.id.clone();
+        let done = async move { logs::within(request.as_str(), ops::run(&api.gateway, &who, op)).await };
         ctx.spawn(done.into_actor(self).map(move |done, socket, ctx| {
             socket.busy = false;
             socket.finish(id, done, ctx);

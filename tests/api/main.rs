@@ -19,6 +19,7 @@ mod feed;
 mod idempotency;
 mod lists;
 mod metrics;
+mod operate;
 mod policies;
 mod queue;
 mod recovery;
