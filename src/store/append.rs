@@ -94,13 +94,13 @@ fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Faul
 pub(super) fn write_session(connection: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
     match &append.session {
         SessionWrite::Keep | SessionWrite::Delete => Ok(()),
-        SessionWrite::Create(record) => sessions::insert(connection, record),
+        SessionWrite::Create(record) => sessions::insert(connection, record, None),
         SessionWrite::Update(record) => sessions::update(connection, record, true),
         SessionWrite::Touch(record) => sessions::touch(connection, record),
         SessionWrite::Replace { previous, next } => {
             sessions::update(connection, previous, false)?;
             memory::forget(connection, append.key.as_str(), &previous.snapshot.id.to_string())?;
-            sessions::insert(connection, next)
+            sessions::insert(connection, next, Some(previous.snapshot.id))
         }
     }
 }

@@ -65,6 +65,7 @@ diesel::table! {
         usage -> Text,
         brief -> Text,
         feedback -> Text,
+        list_id -> Text,
     }
 }
 

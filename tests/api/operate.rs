@@ -92,7 +92,7 @@ async fn every_line_of_a_turn_has_its_request_and_json_is_json() {
     server.finished("k", &turn).await;
     let lines = eventually("the end of the turn in the log", async || {
         let log = server.log();
-        let lines: Vec<Value> = logs.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         lines.iter().any(|line| line["message"] == "a turn has ended" && line["turn"] == *turn).then_some(lines)
     })
     .await;
