@@ -25,6 +25,7 @@ mod sessions;
 mod sse;
 mod table;
 mod terminal;
+mod top;
 
 #[cfg(test)]
 mod test_server;
@@ -64,6 +65,8 @@ enum Command {
     Attach(attach::Arguments),
     /// List sessions
     Sessions(sessions::Arguments),
+    /// Watch sessions, queues, agents and rates in the terminal
+    Top(top::Arguments),
     /// List agents
     Agents(agents::Arguments),
     /// Look for what would keep the server from working, and say what to do
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),
         Command::Sessions(arguments) => remote(&arguments.remote.clone(), |client| sessions::run(client, arguments)),
+        Command::Top(arguments) => remote(&arguments.remote.clone(), |client| top::run(client, arguments)),
         Command::Agents(arguments) => remote(&arguments.remote.clone(), |client| agents::run(client, arguments)),
     }
 }
