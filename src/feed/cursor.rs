@@ -61,7 +61,11 @@ impl Cursor {
     /// The position up to which a lane has been seen; 0 when nothing has.
     #[must_use]
     pub fn position(&self, lane: i32) -> i64 {
-        self.lanes.binary_search_by_key(&lane, |(lane, _)| *lane).ok().and_then(|i| self.lanes.get(i)).map_or(0, |l| l.1)
+        self.lanes
+            .binary_search_by_key(&lane, |(lane, _)| *lane)
+            .ok()
+            .and_then(|i| self.lanes.get(i))
+            .map_or(0, |l| l.1)
     }
 
     /// The row of the event that was seen last: lane, position, and how many of its events were seen (0 is all).
@@ -133,8 +137,7 @@ impl std::str::FromStr for Cursor {
         let taken = u32::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?;
         let mut lanes: Vec<(i32, i64)> = Vec::new();
         while !rest.is_empty() {
-            let place =
-                (lane(next(&mut rest)?)?, i64::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?);
+            let place = (lane(next(&mut rest)?)?, i64::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?);
             if lanes.last().is_some_and(|before| before.0 >= place.0) || lanes.len() >= MAX_LANES {
                 return Err(InvalidCursor);
             }
@@ -142,7 +145,11 @@ impl std::str::FromStr for Cursor {
         }
         let cursor = Self { feed: u32::from_be_bytes(*feed), lanes, last, taken };
         // One form for one place, and no part of a row that is not there.
-        if cursor.encode() == text && (taken == 0 || cursor.position(last) > 0) { Ok(cursor) } else { Err(InvalidCursor) }
+        if cursor.encode() == text && (taken == 0 || cursor.position(last) > 0) {
+            Ok(cursor)
+        } else {
+            Err(InvalidCursor)
+        }
     }
 }
 

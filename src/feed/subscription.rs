@@ -9,10 +9,7 @@ use super::{Cursor, Listener, Published};
 use crate::{
     gateway::{Principal, may_see},
     metrics::{self, Held},
-    protocol::{
-        Control, Frame,
-        frame::EndReason,
-    },
+    protocol::{Control, Frame, frame::EndReason},
     session::{Item, passes},
     store::{Audience, FeedPage, FeedRow, Store, StoreError},
     timestamp::Timestamp,
@@ -124,7 +121,8 @@ impl FeedSubscription {
             self.ready.push_back(Item::Control("stream.gap", gap.encode_for_all()));
         }
         self.tell_place();
-        self.phase = Phase::Replay;
+        // From now on everything is in the ring, where this stream has had its place since before it looked.
+        self.phase = if self.start == FeedStart::Now { Phase::Live } else { Phase::Replay };
         Ok(())
     }
 

@@ -140,7 +140,13 @@ impl Gateway {
                 let count = u32::try_from(row.events.len()).unwrap_or(u32::MAX);
                 // The event that the cursor stands behind is not before it.
                 let own = (row.lane, row.position) == (lane, position);
-                let end = if !own { count } else if taken > 0 { taken.min(count).saturating_sub(1) } else { count.saturating_sub(1) };
+                let end = if !own {
+                    count
+                } else if taken > 0 {
+                    taken.min(count).saturating_sub(1)
+                } else {
+                    count.saturating_sub(1)
+                };
                 for (number, event, wanted) in events_of(who, &read, row, types)?.into_iter().rev() {
                     if number > end || !wanted {
                         continue;

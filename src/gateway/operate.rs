@@ -83,7 +83,8 @@ impl Gateway {
             logs::set_level(&config.log.level).map_err(invalid)?;
         }
         let (old, new) = (json!(before.config), json!(config));
-        let at = |all: &Value, key: &str| all.pointer(&format!("/{}", key.replace('.', "/"))).cloned().unwrap_or_default();
+        let at =
+            |all: &Value, key: &str| all.pointer(&format!("/{}", key.replace('.', "/"))).cloned().unwrap_or_default();
         let made = asked.keys().map(|key| SettingChange { key: key.clone(), from: at(&old, key), to: at(&new, key) });
         let made: Vec<SettingChange> = made.filter(|change| change.from != change.to).collect();
         settings.changes = changes;
@@ -121,7 +122,9 @@ fn refused(refusal: Refusal) -> ApiError {
         Refusal::Fixed(key) => {
             ApiError::new(Code::SettingNotMutable, message).with("field", key).with("mutable", MUTABLE)
         }
-        Refusal::Unknown(key) | Refusal::Invalid(key, _) => ApiError::new(Code::InvalidJson, message).with("field", key),
+        Refusal::Unknown(key) | Refusal::Invalid(key, _) => {
+            ApiError::new(Code::InvalidJson, message).with("field", key)
+        }
     }
 }
 

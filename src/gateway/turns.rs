@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
     error::{ApiError, Code},
-    logs,
     ids::{ChoiceId, SessionKey, TurnId},
+    logs,
     protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState},
     session::{
         command::{Command, Done, Enqueue},

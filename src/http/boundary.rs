@@ -69,7 +69,8 @@ pub async fn boundary(
     let log =
         LogLine { id: id.clone(), method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
 
-    let outcome = AssertUnwindSafe(logs::within(id.as_str(), async move { next.call(request).await })).catch_unwind().await;
+    let outcome =
+        AssertUnwindSafe(logs::within(id.as_str(), async move { next.call(request).await })).catch_unwind().await;
     let response = match outcome {
         Ok(Ok(response)) => response.map_into_boxed_body(),
         Ok(Err(error)) => {

@@ -73,7 +73,8 @@ fn cursor(name: &str, text: &str) -> Result<Cursor, ApiError> {
         return Ok(Cursor::default());
     }
     text.parse().map_err(|error| {
-        ApiError::new(Code::InvalidCursor, format!("{name}: {error}; take one as it came, or 0.")).with("parameter", name)
+        ApiError::new(Code::InvalidCursor, format!("{name}: {error}; take one as it came, or 0."))
+            .with("parameter", name)
     })
 }
 

@@ -152,7 +152,8 @@ impl SocketStats {
     /// One was closed by the server, for a reason that is not a client's close nor the server's stop.
     pub fn failed(&self, code: u16, why: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((Timestamp::now(), code, why.to_owned()));
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Timestamp::now(), code, why.to_owned()));
     }
 
     fn to_json(&self) -> Value {

@@ -68,8 +68,7 @@ mod tests {
 
     #[test]
     fn not_ready_is_both_the_state_and_an_error() {
-        let mut readiness =
-            Readiness {
+        let mut readiness = Readiness {
             ready: false,
             sessions: 3,
             store: "ok".into(),

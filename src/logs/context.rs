@@ -58,7 +58,9 @@ struct More<'a> {
 impl Source for More<'_> {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
         self.own.visit(visitor)?;
-        self.more.iter().try_for_each(|(key, value)| visitor.visit_pair(Key::from_str(key), Value::from(value.as_str())))
+        self.more
+            .iter()
+            .try_for_each(|(key, value)| visitor.visit_pair(Key::from_str(key), Value::from(value.as_str())))
     }
 }
 
@@ -68,9 +70,8 @@ pub(super) fn enrich(record: &Record<'_>, then: impl FnOnce(&Record<'_>)) {
     let has = |key: &str| own.get(Key::from_str(key)).is_some();
     let mut more: Vec<(&'static str, String)> = Vec::new();
     let session = own.get(Key::from_str("session")).and_then(|session| session.to_string().parse::<SessionKey>().ok());
-    let running = session.and_then(|session| {
-        RUNNING.read().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()
-    });
+    let running =
+        session.and_then(|session| RUNNING.read().unwrap_or_else(PoisonError::into_inner).get(&session).cloned());
     let mut request = request_id();
     if let Some(TurnTag { turn, request: sender }) = running.filter(|_| !has("turn")) {
         more.push(("turn", turn.to_string()));

@@ -12,8 +12,7 @@ use std::{cell::RefCell, sync::OnceLock};
 
 use prometheus::{
     CounterVec, Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 pub use turns::{Settled, Tally};
@@ -128,15 +127,18 @@ impl Metrics {
             turns: add(r, counters("turns_total", "Turns that ended.", &["agent", "outcome"]))?,
             tokens: add(
                 r,
-                counters("tokens_total", "Tokens of turns that ended: input, output, and of these cached, reasoning.", &[
-                    "agent", "kind",
-                ]),
+                counters(
+                    "tokens_total",
+                    "Tokens of turns that ended: input, output, and of these cached, reasoning.",
+                    &["agent", "kind"],
+                ),
             )?,
             cost: add(
                 r,
-                CounterVec::new(Opts::new("cost_usd_total", "US dollars of turns that ended, as agents tell."), &[
-                    "agent",
-                ]),
+                CounterVec::new(
+                    Opts::new("cost_usd_total", "US dollars of turns that ended, as agents tell."),
+                    &["agent"],
+                ),
             )?,
             queued_turns: add(r, IntGauge::new("queued_turns", "Turns that wait, in live sessions."))?,
             running_turns: add(r, IntGauge::new("running_turns", "Turns that run."))?,
@@ -151,10 +153,7 @@ impl Metrics {
             connections: add(r, IntGauge::new("http_connections", "TCP connections of clients."))?,
             feed_bytes: add(r, IntGauge::new("feed_ring_bytes", "Bytes kept for those that follow all sessions."))?,
             pool: add(r, gauges("agent_processes", "Places for agent processes: used, or waited for.", &["state"]))?,
-            store_batch: add(
-                r,
-                Histogram::with_opts(timed("store_batch_jobs", "Jobs in one commit.", BATCHES)),
-            )?,
+            store_batch: add(r, Histogram::with_opts(timed("store_batch_jobs", "Jobs in one commit.", BATCHES)))?,
             store_commit: add(
                 r,
                 Histogram::with_opts(timed("store_commit_seconds", "Time of one commit, tries included.", WORK)),

@@ -81,7 +81,8 @@ impl Frame {
     #[must_use]
     pub fn encode(event: &Event) -> Self {
         let kind = event.body.type_name();
-        let json = envelope(Some(event.seq), kind, Some(&event.session), event.turn_id, event.at, data_of(&event.body, kind));
+        let json =
+            envelope(Some(event.seq), kind, Some(&event.session), event.turn_id, event.at, data_of(&event.body, kind));
         Self { seq: event.seq, kind: ByteString::from_static(kind), turn_id: event.turn_id, json: json.into() }
     }
 

@@ -19,7 +19,8 @@ use crate::{
         Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
     },
     store::{
-        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite,
+        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord,
+        TurnWrite,
     },
     timestamp::Timestamp,
 };

@@ -249,8 +249,8 @@ fn audiences(c: &mut AnyConnection, rows: &[FeedRow]) -> Result<HashMap<SessionK
         found.insert(parse("logs.key", &key)?, audience);
     }
     for (key, owner, visibility, org) in present {
-        let visibility = Visibility::parse(&visibility)
-            .ok_or_else(|| Fault::Row(format!("sessions.visibility: {visibility:?}")))?;
+        let visibility =
+            Visibility::parse(&visibility).ok_or_else(|| Fault::Row(format!("sessions.visibility: {visibility:?}")))?;
         let audience = Audience { owner: owner.into(), visibility, org_id: org.map(Into::into) };
         found.insert(parse("sessions.key", &key)?, audience);
     }

@@ -87,12 +87,7 @@ fn set(replies: &mut [Reply], place: usize, reply: Reply) {
     }
 }
 
-fn flush(
-    connection: &mut AnyConnection,
-    lane: i32,
-    group: Group<'_>,
-    replies: &mut [Reply],
-) -> Result<(), Fault> {
+fn flush(connection: &mut AnyConnection, lane: i32, group: Group<'_>, replies: &mut [Reply]) -> Result<(), Fault> {
     if group.appends.is_empty() {
         return Ok(());
     }

@@ -123,7 +123,8 @@ impl Store {
         for _ in 0..writers {
             let (sender, jobs) = mpsc::channel(config.queue.max(1));
             let state = Arc::new(Health::default());
-            let writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring));
+            let mut writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring));
+            writer.prepare();
             let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
             threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
             senders.push(sender);

@@ -127,12 +127,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer that begins with `connection`, where there is one already.
-    pub(super) fn new(
-        target: Target,
-        connection: Option<AnyConnection>,
-        health: Arc<Health>,
-        ring: Arc<Ring>,
-    ) -> Self {
+    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>, ring: Arc<Ring>) -> Self {
         Self { target, connection, lane: None, health, ring }
     }
 
@@ -242,10 +237,15 @@ impl Writer {
         })
     }
 
-    fn in_transaction(
-        &mut self,
-        work: impl FnOnce(&mut AnyConnection, i32) -> Result<Vec<Reply>, Fault>,
-    ) -> Result<Vec<Reply>, Failure> {
+    /// Connects and takes a lane, before the first job. What does not work now is tried again with it.
+    pub(super) fn prepare(&mut self) {
+        if let Err(fault) = self.seat() {
+            log::debug!("a writer of the store has no connection yet: {fault:?}");
+        }
+    }
+
+    /// The connection, and the lane of the feed that it holds.
+    fn seat(&mut self) -> Result<(&mut AnyConnection, i32), Fault> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
@@ -262,6 +262,14 @@ impl Writer {
                 *self.lane.insert(lane)
             }
         };
+        Ok((connection, lane))
+    }
+
+    fn in_transaction(
+        &mut self,
+        work: impl FnOnce(&mut AnyConnection, i32) -> Result<Vec<Reply>, Fault>,
+    ) -> Result<Vec<Reply>, Failure> {
+        let (connection, lane) = self.seat()?;
         connection::begin(connection)?;
         let done = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
             let replies = work(connection, lane)?;
@@ -339,9 +347,7 @@ fn one_by_one(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Re
 pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
-        Write::Append(append) => {
-            Ok(Reply::of(lane, append::apply(connection, lane, append)?))
-        }
+        Write::Append(append) => Ok(Reply::of(lane, append::apply(connection, lane, append)?)),
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
         Write::ProcessStarted(process) => ledger::start(connection, process).map(|()| Reply::Done),

@@ -20,7 +20,10 @@ async fn settings_are_shown_without_secrets_and_changed_until_the_restart() {
 
     let body = json!({"session": {"max_queue": 1, "default_agent": "model"}, "choice": {"timeout": "1ms"}});
     let changed = server.patch("/v1/config", body).await.ok(200);
-    assert_eq!(changed["overridden"], json!({"session.max_queue": 1, "session.default_agent": "model", "choice.timeout": "1ms"}));
+    assert_eq!(
+        changed["overridden"],
+        json!({"session.max_queue": 1, "session.default_agent": "model", "choice.timeout": "1ms"})
+    );
     assert_eq!(changed["settings"]["session"]["max_queue"], 1);
     assert_eq!(server.get("/v1/me").await.ok(200)["limits"]["max_queue"], 1);
     // Sessions decide by it at once, those that live already too.
@@ -46,7 +49,10 @@ async fn settings_are_shown_without_secrets_and_changed_until_the_restart() {
     }
     assert_eq!(server.get("/v1/config").await.ok(200), changed, "a refused change changes nothing");
     let back = server.patch("/v1/config", json!({"session": {"max_queue": null}})).await.ok(200);
-    assert_eq!((&back["settings"]["session"]["max_queue"], &back["overridden"]["session.max_queue"]), (&json!(100), &json!(null)));
+    assert_eq!(
+        (&back["settings"]["session"]["max_queue"], &back["overridden"]["session.max_queue"]),
+        (&json!(100), &json!(null))
+    );
     server.kill9();
     server.restart();
     assert_eq!(server.get("/v1/config").await.ok(200), shown);
@@ -55,7 +61,8 @@ async fn settings_are_shown_without_secrets_and_changed_until_the_restart() {
 #[tokio::test]
 async fn the_log_is_kept_and_followed_and_its_level_changes() {
     let server = TestGateway::start();
-    let get = async |query: &str| server.get(&format!("/v1/logs{query}")).await.ok(200)["data"].as_array().unwrap().clone();
+    let get =
+        async |query: &str| server.get(&format!("/v1/logs{query}")).await.ok(200)["data"].as_array().unwrap().clone();
     let told = |lines: &[Value], text: &str| lines.iter().any(|line| str_of(line, "message").contains(text));
     server.get("/v1/me").await;
     assert!(!get("").await.iter().any(|line| line["level"] == "debug"));

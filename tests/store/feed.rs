@@ -3,8 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use greenroom::{
-    feed::{Cursor, Listener},
-    store::{Audience, SessionWrite, Store},
+    feed::{Cursor, FeedStart, FeedSubscription, Listener},
+    gateway::{Item, Principal, Scope},
+    protocol::Visibility,
+    store::{Audience, SessionRecord, SessionWrite, Store},
 };
 
 use super::{Database, build::*};
@@ -163,4 +165,77 @@ pub async fn pages_up_to_a_cursor_are_the_last_ones(db: Database) {
         cursor = cursor.up_to(first.position - 1);
     }
     assert_eq!(seen, (0..10).map(|n| format!("k{n}")).collect::<Vec<_>>());
+}
+
+/// The sessions and types of what a caller sees, up to the first event of `last`.
+async fn seen_by(stream: &mut FeedSubscription, last: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    loop {
+        let item = tokio::time::timeout(std::time::Duration::from_secs(60), stream.next()).await.unwrap();
+        match item.unwrap() {
+            Item::Placed(events) => {
+                for (_, frame) in events {
+                    let event: serde_json::Value = serde_json::from_str(&frame.json).unwrap();
+                    seen.push(format!("{} {}", event["session"].as_str().unwrap(), event["seq"]));
+                    if event["session"] == *last {
+                        return seen;
+                    }
+                }
+            }
+            Item::Control("stream.gap", json) => {
+                let gap: serde_json::Value = serde_json::from_str(&json).unwrap();
+                seen.push(format!("{} gap", gap["session"].as_str().unwrap()));
+            }
+            Item::Control(..) | Item::Place(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub async fn who_may_not_see_a_session_sees_nothing_of_it(db: Database) {
+    let store = db.open();
+    let who = |user: &str| Principal { user: user.into(), scopes: vec![Scope::Read] };
+    let stream = |user: &str, start| FeedSubscription::new(store.clone(), who(user), start, Vec::new());
+    let admin = Principal { user: "root".into(), scopes: vec![Scope::Read, Scope::Admin] };
+    let mut live: Vec<_> = ["alice", "eve"].map(|user| stream(user, FeedStart::Now)).into();
+    live.push(FeedSubscription::new(store.clone(), admin.clone(), FeedStart::Now, Vec::new()));
+    for stream in &mut live {
+        assert!(matches!(stream.next().await, Some(Item::Control("stream.hello", _))));
+    }
+    let owned = |name: &str, owner: &str, visibility| {
+        let mut record = session(&key(name));
+        record.snapshot.owner = owner.into();
+        record.snapshot.visibility = visibility;
+        record
+    };
+    let put = async |mut append: greenroom::store::Append, record: &SessionRecord| {
+        append.audience = Some(Audience::of(&record.snapshot));
+        store.append(append).await.unwrap();
+    };
+    let secret = owned("secret", "alice", Visibility::Private);
+    let gone = owned("gone", "alice", Visibility::Private);
+    let shown = owned("shown", "alice", Visibility::Public);
+    let end = owned("zz-end", "bob", Visibility::Public);
+    for record in [&secret, &gone, &shown] {
+        put(create(record), record).await;
+        put(append(&record.snapshot.key, 1, 1, &["more"]), record).await;
+    }
+    let mut delete = append(&key("gone"), 1, 2, &["deleted"]);
+    delete.session = SessionWrite::Delete;
+    put(delete, &gone).await;
+    put(create(&end), &end).await;
+
+    let all = ["secret 1", "secret 2", "gone 1", "gone 2", "shown 1", "shown 2", "gone 3", "zz-end 1"];
+    let public = ["shown 1", "shown 2", "zz-end 1"];
+    let expected = [&all[..], &public[..], &all[..]];
+    for (stream, expected) in live.iter_mut().zip(expected) {
+        assert_eq!(seen_by(stream, "zz-end").await, expected);
+    }
+    // The same from the store; the rest of what is gone is a gap, for those who could see it.
+    let replayed = ["secret 1", "secret 2", "gone gap", "shown 1", "shown 2", "gone 3", "zz-end 1"];
+    let start = || FeedStart::After(Cursor::default());
+    assert_eq!(seen_by(&mut stream("alice", start()), "zz-end").await, replayed);
+    assert_eq!(seen_by(&mut stream("eve", start()), "zz-end").await, public);
+    let mut root = FeedSubscription::new(store.clone(), admin, start(), Vec::new());
+    assert_eq!(seen_by(&mut root, "zz-end").await, replayed);
 }

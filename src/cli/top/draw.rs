@@ -147,9 +147,8 @@ fn row(session: &Snapshot, now: Timestamp) -> Row<'static> {
         _ if session.busy => Style::new().fg(Color::Green),
         _ => Style::new(),
     };
-    let since = since.map_or_else(String::new, |at| {
-        duration(i64::try_from(now.since(at).as_secs()).unwrap_or(i64::MAX))
-    });
+    let since =
+        since.map_or_else(String::new, |at| duration(i64::try_from(now.since(at).as_secs()).unwrap_or(i64::MAX)));
     let usage = &session.usage;
     let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
     let blank = |n: u32| if n == 0 { String::new() } else { n.to_string() };

@@ -52,7 +52,9 @@ fn interval(text: &str) -> Result<f64, String> {
 /// When there is no server, this is no terminal, or the terminal fails.
 pub async fn run(client: Client, arguments: Arguments) -> Result<ExitCode, ClientError> {
     if !std::io::stdout().is_terminal() {
-        return Err(ClientError::Usage("top draws on a terminal, and this is none; see also `greenroom sessions`".into()));
+        return Err(ClientError::Usage(
+            "top draws on a terminal, and this is none; see also `greenroom sessions`".into(),
+        ));
     }
     let mut top = Top::new(client.base());
     // A first look before the screen is taken: a wrong address is told as everywhere.
