@@ -148,7 +148,7 @@ mod tests {
         for (body, word) in [
             (json!({"session": {"max_queue": 0}}), "at least 1"),
             (json!({"session": {"max_queue": "many"}}), "invalid type"),
-            (json!({"choice": {"timeout": "soon"}}), "soon"),
+            (json!({"choice": {"timeout": "soon"}}), "30s"),
             (json!({"session": {"default_agent": "nobody"}}), "nobody"),
         ] {
             let error = patch(body).unwrap_err().to_string();
