@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{Cursor, Listener, Published};
 use crate::{
-    gateway::{Principal, may_see},
+    access::{Access, Principal},
     metrics::{self, Held},
     protocol::{Control, Frame, frame::EndReason},
     session::{Item, passes},
@@ -45,6 +45,8 @@ enum Phase {
 pub struct FeedSubscription {
     store: Store,
     who: Principal,
+    /// Knows what has become of the caller since: its organisations may be others now.
+    access: Option<Arc<Access>>,
     types: Vec<String>,
     start: FeedStart,
     listener: Listener,
@@ -60,11 +62,17 @@ pub struct FeedSubscription {
 impl FeedSubscription {
     /// A stream that has not begun yet, of events whose types have one of the prefixes; none is all.
     #[must_use]
-    pub fn new(store: Store, who: Principal, start: FeedStart, types: Vec<String>) -> Self {
+    pub fn new(
+        store: Store,
+        who: Principal,
+        access: Option<Arc<Access>>,
+        start: FeedStart,
+        types: Vec<String>,
+    ) -> Self {
         let listener = Listener::new(Arc::clone(store.ring()));
         let (cursor, ready) = (Cursor::default(), VecDeque::new());
         let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["all"]));
-        Self { store, who, types, start, listener, cursor, silent: 0, phase: Phase::Start, ready, _counted }
+        Self { store, who, access, types, start, listener, cursor, silent: 0, phase: Phase::Start, ready, _counted }
     }
 
     /// The next piece; none after [`Item::End`]. Cancel safe.
@@ -79,6 +87,7 @@ impl FeedSubscription {
                 Phase::Replay => self.replay().await,
                 Phase::Live => match self.listener.next().await {
                     Some(batches) => {
+                        self.renew();
                         batches.iter().for_each(|batch| self.show_live(batch));
                         Ok(())
                     }
@@ -135,6 +144,7 @@ impl FeedSubscription {
     }
 
     async fn replay(&mut self) -> Result<(), StoreError> {
+        self.renew();
         let FeedPage { rows, audiences, more } =
             self.store.feed_after(&self.cursor, PAGE.0, PAGE.1, !self.who.is_admin()).await?;
         for row in &rows {
@@ -148,9 +158,16 @@ impl FeedSubscription {
         Ok(())
     }
 
+    /// The caller as it is now. One whose credentials are gone loses its lease, which ends the stream.
+    fn renew(&mut self) {
+        if let Some(Ok(who)) = self.access.as_ref().map(|access| access.renew(&self.who)) {
+            self.who = who;
+        }
+    }
+
     /// What nobody knows the audience of is for admins.
     fn sees(&self, audience: Option<&Audience>) -> bool {
-        self.who.is_admin() || audience.is_some_and(|audience| may_see(&self.who, audience))
+        self.who.is_admin() || audience.is_some_and(|audience| self.who.may_follow(audience))
     }
 
     fn show_row(&mut self, row: &FeedRow, visible: bool) -> Result<(), StoreError> {

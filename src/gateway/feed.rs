@@ -1,6 +1,6 @@
 //! The feed: the events of all sessions that the caller may see, as a stream and in pages.
 
-use super::{Events, Gateway, Principal, may_see};
+use super::{Events, Gateway, Lease, Principal};
 use crate::{
     error::{ApiError, Code},
     feed::{Cursor, FeedStart, FeedSubscription},
@@ -53,13 +53,15 @@ impl Gateway {
         who: &Principal,
         start: FeedStart,
         types: Vec<String>,
-    ) -> Result<FeedSubscription, ApiError> {
+    ) -> Result<(FeedSubscription, Lease), ApiError> {
         let limit = self.config().stream.max_subscribers;
         if self.deps.store.ring().listeners() >= limit {
             let message = "too many streams follow all sessions; try again in a moment";
             return Err(ApiError::new(Code::TooManySubscribers, message).with("limit", limit));
         }
-        Ok(FeedSubscription::new(self.deps.store.clone(), who.clone(), start, types))
+        let lease = self.access.lease(who, None)?;
+        let access = Some(std::sync::Arc::clone(&self.access));
+        Ok((FeedSubscription::new(self.deps.store.clone(), who.clone(), access, start, types), lease))
     }
 
     /// A page of the feed. It may be short of `limit` and yet have more behind it, when only few of the events that
@@ -179,7 +181,7 @@ fn events_of<'a>(
     row: &'a FeedRow,
     types: &[String],
 ) -> Result<Vec<(u32, &'a str, bool)>, ApiError> {
-    let visible = who.is_admin() || page.audiences.get(&row.key).is_some_and(|audience| may_see(who, audience));
+    let visible = who.is_admin() || page.audiences.get(&row.key).is_some_and(|audience| who.may_follow(audience));
     let of = |(number, event): (u32, &'a String)| {
         let corrupt = |error| StoreError::Corrupt(format!("an event of {}: {error}", row.key));
         let wanted = visible && (types.is_empty() || passes(types, &Frame::decode(event).map_err(corrupt)?.kind));

@@ -35,7 +35,7 @@ pub(super) async fn events(
     let filter = Filter { types: params.types(), turn: None, raw: params.flag("raw")?.unwrap_or(false) };
     let subscription = api.gateway.subscribe(&who, &key, from, filter).await?;
     let prime = if from == From::Now { Prime::FromHello } else { Prime::No };
-    Ok(sse::response(follow(subscription, key, &api.stopping), api.config.stream.heartbeat.0, prime))
+    Ok(sse::response(follow(subscription, key), api.config.stream.heartbeat.0, prime))
 }
 
 /// `Last-Event-ID` wins over `after`: a browser comes back to the same URL with the newer of the two.
@@ -64,7 +64,7 @@ pub(super) async fn all(
     };
     let start = start.map_or(FeedStart::Now, FeedStart::After);
     let subscription = api.gateway.follow_all(&who, start, params.types())?;
-    Ok(sse::response(follow_all(subscription, &api.stopping), api.config.stream.heartbeat.0, Prime::No))
+    Ok(sse::response(follow_all(subscription), api.config.stream.heartbeat.0, Prime::No))
 }
 
 /// Reads a cursor of the feed; 0 is the beginning, as everywhere.

@@ -4,16 +4,20 @@
 //! [`Gateway`]. Layers from outside: [`boundary`] (request id, envelope, panics), [`guard`] (host, origin), routes.
 
 mod agents;
+mod audit;
 mod body;
 mod boundary;
 mod caller;
 mod choices;
+mod cookie;
 mod errors;
 mod events;
 mod follow;
 mod guard;
+mod handover;
 mod idempotency;
 mod list;
+mod login;
 mod messages;
 mod metrics;
 mod operate;
@@ -28,16 +32,15 @@ mod turns;
 use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{HttpRequest, web};
-use tokio_util::sync::CancellationToken;
 
 pub use self::{
     body::decode_value,
     boundary::{RequestId, boundary},
-    caller::{Reader, require},
+    caller::{Knocking, require},
     errors::no_route,
     follow::{follow, follow_all},
     guard::{Allowed, guard},
-    idempotency::keyed,
+    idempotency::message_once,
     operate::SocketStats,
     params::Params,
     path::{Key, Named, key as parse_key},
@@ -56,16 +59,14 @@ pub struct Api {
     pub allowed: Allowed,
     /// What WebSockets went through.
     pub sockets: SocketStats,
-    /// Fires when the server stops and the gateway has ended its streams: sockets close.
-    pub stopping: CancellationToken,
 }
 
 impl Api {
     /// What handlers of a server bound to `bound` hold.
     #[must_use]
-    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr, stopping: CancellationToken) -> Self {
+    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr) -> Self {
         let (allowed, sockets) = (Allowed::new(&config.server, bound), SocketStats::default());
-        Self { gateway, allowed, sockets, config, stopping }
+        Self { gateway, allowed, sockets, config }
     }
 
     /// The one of this request.
@@ -89,6 +90,11 @@ pub fn configure(app: &mut web::ServiceConfig) {
     At::new("/v1/logs").get(operate::logs).add(app);
     At::new("/v1/channels/status").get(operate::channels).add(app);
     At::new("/v1/me").get(server::me).add(app);
+    At::new("/v1/me/tokens").get(login::list).post(login::create).add(app);
+    At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
+    At::new("/v1/login").post(login::log_in).add(app);
+    At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
 
@@ -97,6 +103,8 @@ pub fn configure(app: &mut web::ServiceConfig) {
     session("/state").get(sessions::state).add(app);
     session("/reset").post(sessions::reset).add(app);
     session("/reload").post(sessions::reload).add(app);
+    session("/continue").post(handover::go_on).add(app);
+    session("/feedback").put(handover::put_feedback).add(app);
     session("/brief").get(sessions::brief).put(sessions::put_brief).add(app);
     session("/model").put(sessions::put_model).add(app);
     session("/mode").put(sessions::put_mode).add(app);

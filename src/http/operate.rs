@@ -91,7 +91,7 @@ struct Following {
 
 impl Following {
     fn stream(self, api: &Api) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-        let (stopping, heartbeat) = (api.stopping.child_token(), api.config.stream.heartbeat.0);
+        let (stopping, heartbeat) = (api.gateway.access().stopping.child_token(), api.config.stream.heartbeat.0);
         unfold(Some(self), move |following| {
             let stopping = stopping.clone();
             async move {

@@ -3,6 +3,7 @@
 //! Allowed changes: a new variant, a new optional field. Never rename, remove, retype or reuse one: clients and
 //! the event log keep what was written for ever.
 
+pub mod account;
 pub mod choice;
 pub mod command;
 pub mod event;
@@ -12,7 +13,7 @@ pub mod session;
 pub mod turn;
 
 pub use choice::{Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, ResolvedBy};
-pub use command::{Attachment, CreateSession, PatchSession, SendMessage};
+pub use command::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, Rating, SendMessage};
 pub use event::{Event, EventBody};
 pub use frame::{Control, Frame};
 pub use message::{Message, Part, Role, ToolStatus};

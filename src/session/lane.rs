@@ -2,6 +2,7 @@
 //! together on what was committed, so a decision never rests on something that may fail.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     SessionActor,
     actor::beside,
-    command::{Command, Done},
+    command::{Asker, Command, Done},
     draft::Draft,
     env::{Env, RandomIds},
     messages::Fate,
@@ -41,11 +42,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug)]
 pub(super) enum Input {
     /// A client asks.
-    Command(Command, oneshot::Sender<Result<Done, ApiError>>),
+    Command(Asker, Command, oneshot::Sender<Result<Done, ApiError>>),
     /// The agent tells.
     Agent(AgentEvent),
     /// The agent is gone.
     AgentGone(String),
+    /// The turn that is starting may run.
+    Admitted,
     /// A question may have run out of time.
     ChoicesExpired,
     /// The agent has said nothing for too long.
@@ -105,16 +108,18 @@ impl SessionActor {
         let deps = Arc::clone(&self.deps);
         let config = deps.config();
         let agents = |name: &str| deps.registry.capabilities(name);
-        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, settings: &config.settings };
+        let place = RefCell::new(self.backend.place.take());
+        let admit = || deps.admission.enter(&place);
+        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, settings: &config.settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
                 // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
-                Input::Command(Command::Delete { .. }, _) if !draft.is_empty() => {
+                Input::Command(_, Command::Delete { .. }, _) if !draft.is_empty() => {
                     self.lane.inbox.push_front(input);
                     break;
                 }
-                Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
+                Input::Command(asker, command, reply) => match self.decide(&mut draft, &mut env, &asker, &command) {
                     Ok(done) => {
                         if let (Command::Enqueue(message), Done::Accepted(accepted)) = (&command, &done) {
                             self.trace.sent(accepted.turn.id, message.request_id.as_ref());
@@ -130,6 +135,10 @@ impl SessionActor {
                 Input::AgentGone(cause) => {
                     draft.agent_gone(&mut env, &cause);
                     retained.push(Input::AgentGone(cause));
+                }
+                Input::Admitted => {
+                    draft.admitted(&mut env);
+                    retained.push(Input::Admitted);
                 }
                 Input::ChoicesExpired => {
                     draft.expire_choices(&mut env);
@@ -159,6 +168,7 @@ impl SessionActor {
                 break;
             }
         }
+        self.backend.place = place.into_inner();
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
             return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new() }, ctx);
@@ -181,10 +191,19 @@ impl SessionActor {
         });
     }
 
-    fn decide(&mut self, draft: &mut Draft, env: &mut Env<'_>, command: &Command) -> Result<Done, ApiError> {
+    fn decide(
+        &mut self,
+        draft: &mut Draft,
+        env: &mut Env<'_>,
+        asker: &Asker,
+        command: &Command,
+    ) -> Result<Done, ApiError> {
+        draft.admits(asker, command)?;
         let once = match command {
             Command::Enqueue(message) => message.once.as_ref(),
             Command::Create { once, .. } => once.as_ref(),
+            Command::Reset(once) => once.as_ref(),
+            Command::HandOver(hand_over) => hand_over.message.once.as_ref(),
             _ => None,
         };
         if let Some(once) = once {
@@ -252,6 +271,9 @@ impl SessionActor {
         self.judge_later(ctx);
         self.listen_again(ctx);
         let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());
+        if quiet {
+            self.backend.place = None;
+        }
         if quiet && self.state.as_ref().is_none_or(|state| state.draining) {
             for waiting in self.drainers.drain(..) {
                 // Whoever waited for it may have given up.
@@ -275,6 +297,9 @@ impl SessionActor {
         }
         for input in commit.retained.into_iter().rev() {
             self.lane.inbox.push_front(input);
+        }
+        if self.state.as_ref().is_none_or(|state| state.running.is_none()) {
+            self.backend.place = None;
         }
         // Doubled with each failure in a row; a success resets it.
         let pause = self.lane.pause.map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));

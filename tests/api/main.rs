@@ -10,13 +10,17 @@
 mod gateway;
 
 mod access;
+mod agents;
+mod backup;
 mod bad_input;
 mod choices;
 mod conversations;
 mod echo;
 mod events;
 mod feed;
+mod handover;
 mod idempotency;
+mod limits;
 mod lists;
 mod metrics;
 mod operate;

@@ -194,11 +194,11 @@ async fn seen_by(stream: &mut FeedSubscription, last: &str) -> Vec<String> {
 
 pub async fn who_may_not_see_a_session_sees_nothing_of_it(db: Database) {
     let store = db.open();
-    let who = |user: &str| Principal { user: user.into(), scopes: vec![Scope::Read] };
-    let stream = |user: &str, start| FeedSubscription::new(store.clone(), who(user), start, Vec::new());
-    let admin = Principal { user: "root".into(), scopes: vec![Scope::Read, Scope::Admin] };
+    let who = |user: &str| Principal { user: user.into(), scopes: vec![Scope::Read], ..Principal::local() };
+    let stream = |user: &str, start| FeedSubscription::new(store.clone(), who(user), None, start, Vec::new());
+    let admin = Principal { user: "root".into(), ..Principal::local() };
     let mut live: Vec<_> = ["alice", "eve"].map(|user| stream(user, FeedStart::Now)).into();
-    live.push(FeedSubscription::new(store.clone(), admin.clone(), FeedStart::Now, Vec::new()));
+    live.push(FeedSubscription::new(store.clone(), admin.clone(), None, FeedStart::Now, Vec::new()));
     for stream in &mut live {
         assert!(matches!(stream.next().await, Some(Item::Control("stream.hello", _))));
     }
@@ -236,6 +236,6 @@ pub async fn who_may_not_see_a_session_sees_nothing_of_it(db: Database) {
     let start = || FeedStart::After(Cursor::default());
     assert_eq!(seen_by(&mut stream("alice", start()), "zz-end").await, replayed);
     assert_eq!(seen_by(&mut stream("eve", start()), "zz-end").await, public);
-    let mut root = FeedSubscription::new(store.clone(), admin, start(), Vec::new());
+    let mut root = FeedSubscription::new(store.clone(), admin, None, start(), Vec::new());
     assert_eq!(seen_by(&mut root, "zz-end").await, replayed);
 }
