@@ -230,9 +230,7 @@ impl Socket {
                 let items = follow(subscription, session.clone());
                 self.admit(Some(session), items.boxed_local())
             }
-            Ok(Done::SubscribedToAll(subscription)) => {
-                self.admit(None, follow_all(subscription).boxed_local())
-            }
+            Ok(Done::SubscribedToAll(subscription)) => self.admit(None, follow_all(subscription).boxed_local()),
             Ok(Done::Unsubscribed(session)) => {
                 let was = self.subscriptions.remove(&session).is_some_and(|shown| ctx.cancel_future(shown.handle));
                 (Ok(json!({"session": name(session.as_ref()), "subscribed": was})), None)

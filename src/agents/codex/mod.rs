@@ -59,7 +59,6 @@ impl Agent for CodexAgent {
         Capabilities {
             per_turn: false,
             stateless: false,
-            per_turn: false,
             steer: true,
             shared: false,
             images: true,

@@ -70,7 +70,6 @@ impl Agent for OpencodeAgent {
         Capabilities {
             per_turn: false,
             stateless: false,
-            per_turn: false,
             steer: true,
             shared: true,
             images: true,
