@@ -19,7 +19,7 @@ use actix_web::{
 use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, gateway::Gateway, http};
+use crate::{config::Config, gateway::Gateway, http, metrics::Held};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -71,7 +71,8 @@ impl Application {
         .h1_write_buffer_size(WRITE_BUFFER)
         .shutdown_timeout(HTTP_GRACE)
         .disable_signals()
-        .on_connect(move |connection, _: &mut Extensions| {
+        .on_connect(move |connection, of_connection: &mut Extensions| {
+            of_connection.insert(Held::of(|metrics| metrics.connections.clone()));
             if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
                 tune(stream, max_lag);
             }

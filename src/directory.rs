@@ -25,6 +25,18 @@ impl Directory {
         live.get(key).filter(|session| session.connected()).cloned()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// True when there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(crate) fn insert(&self, key: SessionKey, session: SessionHandle) {
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(key, session);
     }

@@ -65,6 +65,8 @@ codes! {
     InvalidPermissionMode, "invalid_permission_mode", "invalid_request_error", 400;
     /// No agent of that name is configured.
     UnknownAgent, "unknown_agent", "invalid_request_error", 400;
+    /// The setting is read at the start only, and cannot change while the server runs.
+    SettingNotMutable, "setting_not_mutable", "invalid_request_error", 400;
     /// The primary session cannot be deleted.
     PrimarySession, "primary_session", "invalid_request_error", 400;
     /// Credentials are needed and none came.

@@ -3,7 +3,11 @@
 //! Start: store (migrations) → sweep of agent processes that a crash left → sessions and HTTP, which answers at once
 //! → unfinished sessions are taken up again → agents are looked for. Stop: see [`crate::app`].
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, RwLock},
+};
 
 use actix::Actor as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +20,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, admission::Admission, env::Settings},
+    session::{Deps, Effective, admission::Admission, env::Settings},
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -31,6 +35,7 @@ const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
 /// One line: why it could not start.
 pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     let mut config = config;
+    crate::metrics::install().map_err(StartError::Failed)?;
     config.store.url = Some(config.database_url());
     let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
     let store = Store::open(&config.store).map_err(|error| failed(&error))?;
@@ -75,10 +80,9 @@ async fn serve(
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger(store.clone())),
-        settings,
         store: store.clone(),
         registry: registry.clone(),
-        config: config.clone(),
+        effective: RwLock::new(Arc::new(Effective { config: config.clone(), settings })),
     });
     let memory = config.pool.max_memory.map(|limit| limit.bytes() as u64).or_else(process::memory::half_of_machine);
     if let Some(limit) = memory {
@@ -105,8 +109,8 @@ async fn serve(
             std::process::exit(130);
         });
     };
-    let grace = config.shutdown.grace.0;
     let drain = || async move {
+        let grace = gateway.config().shutdown.grace.0;
         gateway.begin_draining();
         if supervisor.send(DrainAll { grace }).await.is_err() {
             log::error!("the sessions could not be stopped in order: their supervisor is gone");

@@ -199,12 +199,12 @@ impl Supervisor {
     }
 
     fn sweep(&self, ctx: &mut Context<Self>) {
-        let idle = self.deps.config.session.idle_timeout.0;
+        let idle = self.deps.config().session.idle_timeout.0;
         for (_, session) in self.all_live() {
             // Its end is reported by the actor itself; a session whose mailbox is full is not idle.
             session.notify(EvictIfIdle { idle });
         }
-        ctx.run_later(self.deps.config.session.sweep_interval.0, Self::sweep_again);
+        ctx.run_later(self.deps.config().session.sweep_interval.0, Self::sweep_again);
     }
 
     fn sweep_again(&mut self, ctx: &mut Context<Self>) {
@@ -244,7 +244,7 @@ impl Actor for Supervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(4096);
-        ctx.run_later(self.deps.config.session.sweep_interval.0, Self::sweep_again);
+        ctx.run_later(self.deps.config().session.sweep_interval.0, Self::sweep_again);
     }
 }
 
@@ -266,13 +266,13 @@ impl Handler<Find> for Supervisor {
             return Box::pin(std::future::ready(Err(error)));
         }
         let (waiter, opened) = oneshot::channel();
-        let full = self.sessions.len() >= self.deps.config.session.max_live;
+        let full = self.sessions.len() >= self.deps.config().session.max_live;
         match self.sessions.get_mut(&find.key) {
             Some(Entry::Opening(waiting)) => waiting.push((find.create, waiter)),
             // A dead actor whose end has not been reported yet is replaced; its late report names another incarnation.
             _ if full => {
                 let error = ApiError::new(Code::TooManySessions, "too many sessions are live; try again in a moment");
-                return Box::pin(std::future::ready(Err(error.with("limit", self.deps.config.session.max_live))));
+                return Box::pin(std::future::ready(Err(error.with("limit", self.deps.config().session.max_live))));
             }
             _ => {
                 self.sessions.insert(find.key.clone(), Entry::Opening(vec![(find.create, waiter)]));

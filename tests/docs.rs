@@ -269,3 +269,32 @@ fn the_tests_that_show_a_behaviour_are_there() {
     }
     assert!(wrong.is_empty(), "no such tests:\n{}", wrong.join("\n"));
 }
+
+/// The names in an expression that are metrics of ours.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("greenroom_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_of_the_dashboard_and_of_the_document_exists() {
+    greenroom::metrics::install().unwrap();
+    let known: BTreeSet<String> = greenroom::metrics::get().unwrap().names().into_iter().map(str::to_owned).collect();
+    let base = |name: &str| {
+        let suffix = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+        suffix.filter(|base| known.contains(*base)).unwrap_or(name).to_owned()
+    };
+    let dashboard: serde_json::Value = serde_json::from_str(&text("docs/grafana.json")).unwrap();
+    let mut shown = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let used = metrics_in(target["expr"].as_str().unwrap());
+            assert!(!used.is_empty(), "{}: shows nothing of ours", panel["title"]);
+            shown.extend(used.iter().map(|name| base(name)));
+        }
+    }
+    let unknown: Vec<_> = shown.difference(&known).collect();
+    assert!(unknown.is_empty() && shown.len() > 20, "the dashboard has metrics that there are not: {unknown:?}");
+    let told = metrics_in(&text("docs/api.md"));
+    assert_eq!(told, known, "docs/api.md lists the metrics");
+}

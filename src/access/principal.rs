@@ -6,6 +6,7 @@ use crate::{
     ids::TokenId,
     protocol::{Snapshot, Visibility, account::Scope},
     secret::SecretHash,
+    store::Audience,
 };
 
 /// Who calls.
@@ -82,10 +83,21 @@ impl Principal {
     /// True for what it may see. The store's lists have the same rule in SQL.
     #[must_use]
     pub fn may_see(&self, session: &Snapshot) -> bool {
-        self.may_write(session)
-            || match session.visibility {
+        self.sees(&session.owner, session.visibility, session.org_id.as_deref())
+    }
+
+    /// The same by what a row or a batch of the feed says of its session.
+    #[must_use]
+    pub fn may_follow(&self, audience: &Audience) -> bool {
+        self.sees(&audience.owner, audience.visibility, audience.org_id.as_deref())
+    }
+
+    fn sees(&self, owner: &str, visibility: Visibility, org_id: Option<&str>) -> bool {
+        self.is_admin()
+            || owner == self.user
+            || match visibility {
                 Visibility::Private => false,
-                Visibility::Org => session.org_id.as_ref().is_some_and(|org| self.orgs.contains(org)),
+                Visibility::Org => org_id.is_some_and(|org| self.orgs.iter().any(|own| own == org)),
                 Visibility::Public => true,
             }
     }

@@ -88,6 +88,12 @@ impl Pool {
         self.seats().taken.len()
     }
 
+    /// Those that wait for a place now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.seats().waiting
+    }
+
     /// Lets the process go that has been idle for longest, while all of them together take more than `limit` bytes.
     /// One at a time: it takes a while to end, and the next look shows what that has given. Never ends.
     pub async fn keep_below(&self, limit: u64) {

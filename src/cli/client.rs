@@ -116,6 +116,15 @@ impl Client {
         self.decoded(response).await
     }
 
+    /// Reads an answer that is text.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let response = self.checked(self.request(Method::GET, path).timeout(ANSWER)).await?;
+        response.text().await.map_err(|error| self.broken(&error))
+    }
+
     /// Sends JSON and reads a JSON answer. The same `once` never makes a second thing.
     ///
     /// # Errors

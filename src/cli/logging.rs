@@ -1,7 +1,15 @@
 //! Logging of the server: `log` records with their key-values on stderr.
 
-use env_logger::{Builder, Target};
+use std::io::Write as _;
+
+use env_logger::{Builder, Logger, Target};
 use log::LevelFilter;
+use serde_json::Value;
+
+use crate::{
+    config::{LogConfig, LogFormat},
+    logs::{self, Line},
+};
 
 /// Reads `log.level`: a level, or directives such as `info,greenroom::ws=debug`.
 ///
@@ -23,11 +31,16 @@ pub fn directives(text: &str) -> Result<Vec<(Option<String>, LevelFilter)>, Stri
     text.split(',').map(one).collect()
 }
 
-/// Sends all log records of this process to stderr, with milliseconds.
+/// Sends all log records of this process to stderr, and keeps the newest in memory.
 ///
 /// # Errors
-/// What is wrong with `level`.
-pub fn init(level: &str) -> Result<(), String> {
+/// What is wrong with the level.
+pub fn init(config: &LogConfig) -> Result<(), String> {
+    logs::install(logger, &config.level, config.format)
+}
+
+/// What writes to stderr, with milliseconds.
+fn logger(level: &str, format: LogFormat) -> Result<Logger, String> {
     let mut builder = Builder::new();
     // It tells at `info` what the block at the start tells already, and each worker that stops.
     builder.filter_module("actix_server", LevelFilter::Warn);
@@ -37,7 +50,20 @@ pub fn init(level: &str) -> Result<(), String> {
         builder.filter(module.as_deref(), level);
     }
     builder.format_timestamp_millis().target(Target::Stderr);
-    builder.try_init().map_err(|error| error.to_string())
+    if format == LogFormat::Json {
+        builder.format(|out, record| writeln!(out, "{}", json_line(&Line::of(record))));
+    }
+    Ok(builder.build())
+}
+
+/// One object, its fields beside the rest: what a log collector expects. Ours win over a field of the same name.
+fn json_line(line: &Line) -> Value {
+    let mut object = line.fields.clone();
+    object.insert("at".into(), line.at.to_rfc3339().into());
+    object.insert("level".into(), line.level.into());
+    object.insert("target".into(), line.target.as_str().into());
+    object.insert("message".into(), line.message.as_str().into());
+    Value::Object(object)
 }
 
 #[cfg(test)]

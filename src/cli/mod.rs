@@ -28,6 +28,7 @@ mod sessions;
 mod sse;
 mod table;
 mod terminal;
+mod top;
 
 #[cfg(test)]
 mod test_server;
@@ -67,6 +68,8 @@ enum Command {
     Attach(attach::Arguments),
     /// List sessions
     Sessions(sessions::Arguments),
+    /// Watch sessions, queues, agents and rates in the terminal
+    Top(top::Arguments),
     /// List agents
     Agents(agents::Arguments),
     /// Make, list and revoke tokens, straight in the database
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),
         Command::Sessions(arguments) => remote(&arguments.remote.clone(), |client| sessions::run(client, arguments)),
+        Command::Top(arguments) => remote(&arguments.remote.clone(), |client| top::run(client, arguments)),
         Command::Agents(arguments) => remote(&arguments.remote.clone(), |client| agents::run(client, arguments)),
     }
 }

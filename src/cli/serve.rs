@@ -19,7 +19,7 @@ const BACKLOG: i32 = 4096;
 
 /// Runs the server until it is told to stop.
 pub fn run(config: Config) -> ExitCode {
-    if let Err(error) = logging::init(&config.log.level) {
+    if let Err(error) = logging::init(&config.log) {
         return complain(USAGE, &error);
     }
     crate::tls::install_crypto_provider();

@@ -56,7 +56,7 @@ mod tests {
 
         let end = Control::End { reason: EndReason::ShuttingDown, retry: true }.encode(&key, None);
         assert_eq!(read(&end), Some(Piece::End { reason: "shutting_down".into(), retry: true }));
-        let gap = Control::Gap { from: 1, to: 2, reason: "pruned" }.encode(&key, None);
+        let gap = Control::Gap { from: Some(1), to: Some(2), reason: "pruned" }.encode(&key, None);
         assert_eq!(read(&gap), Some(Piece::Gap));
         assert_eq!(read(&crate::protocol::frame::ping(Timestamp(0))), None);
         assert_eq!(read("not json"), None);

@@ -97,7 +97,7 @@ fn set(table: &mut Table, path: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn validate(config: &Config) -> Result<(), ConfigError> {
+pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     let bad = |key: &str, what: &str| Err(ConfigError(format!("configuration: {key}: {what}")));
     if config.session.primary.parse::<crate::ids::SessionKey>().is_err() {
         return bad("session.primary", &crate::ids::InvalidKey.to_string());

@@ -5,6 +5,7 @@
 mod agents;
 mod callers;
 pub mod known;
+pub mod live;
 mod load;
 mod units;
 
@@ -63,6 +64,8 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// HTTP worker threads.
     pub workers: usize,
+    /// Whether `/metrics` is for everybody; else it needs credentials with the scope `admin`, once there are any.
+    pub public_metrics: bool,
 }
 
 impl Default for ServerConfig {
@@ -72,6 +75,7 @@ impl Default for ServerConfig {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            public_metrics: false,
         }
     }
 }
@@ -326,11 +330,24 @@ impl Default for PoolConfig {
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace`, or env_logger directives such as `greenroom::ws=debug`.
     pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".into() }
+        Self { level: "info".into(), format: LogFormat::Text }
     }
 }
 

@@ -34,7 +34,8 @@ pub fn events_of(item: &Item) -> Vec<Event> {
     match item {
         Item::Events(batch) => decode(batch),
         Item::Frames(frames) => frames.iter().filter_map(|frame| decode_event(&frame.json).ok()).collect(),
-        Item::Control(..) | Item::End(..) | Item::Done => Vec::new(),
+        Item::Placed(events) => events.iter().filter_map(|(_, frame)| decode_event(&frame.json).ok()).collect(),
+        Item::Place(..) | Item::Control(..) | Item::End(..) | Item::Done => Vec::new(),
     }
 }
 

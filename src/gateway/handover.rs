@@ -60,6 +60,7 @@ impl Gateway {
             continued_from: Some(last.turn.id),
             attempt: 1,
             once,
+            request_id: crate::logs::request_id(),
         };
         let hand_over = HandOver { agent: body.agent, profile: body.profile, message };
         let detail = json!({"agent": hand_over.agent, "profile": hand_over.profile});

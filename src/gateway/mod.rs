@@ -17,13 +17,12 @@ use serde_json::{Map, Value};
 
 use crate::{
     access::Access,
-    config::Config,
     directory::Directory,
     error::{ApiError, Code},
     ids::{MessageId, SessionKey, TurnId},
     protocol::{Choice, Message, Snapshot, Turn},
     session::{
-        Deps, SessionActor, SessionHandle, Undelivered,
+        Deps, Effective, SessionActor, SessionHandle, Undelivered,
         command::{Asker, Command, Done},
         messages::{Execute, GetView, View},
     },
@@ -34,16 +33,24 @@ use crate::{
 mod accounts;
 mod audit;
 mod authority;
+mod feed;
 mod handover;
+mod operate;
 mod quota;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
 
-pub use self::{accounts::LoggedIn, handover::merge_feedback};
+pub use self::{
+    accounts::LoggedIn,
+    feed::FeedRange,
+    handover::merge_feedback,
+    operate::{SettingChange, SettingsView},
+};
 pub use crate::{
     access::{Lease, Principal, Scope},
+    feed::{Cursor, FeedStart, FeedSubscription},
     session::{Item, Subscription},
 };
 
@@ -111,15 +118,15 @@ pub enum EventRange {
     Before(u64),
 }
 
-/// A page of a log.
+/// A page of a log, with cursors of type `C`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Events {
+pub struct Events<C = u64> {
     /// The events' JSON as stored, oldest first.
     pub events: Vec<String>,
-    /// The first `seq` of the page.
-    pub first_seq: Option<u64>,
-    /// The last `seq` of the page.
-    pub last_seq: Option<u64>,
+    /// The cursor of the first event.
+    pub first: Option<C>,
+    /// The cursor of the last event.
+    pub last: Option<C>,
     /// True when there are more in that direction.
     pub has_more: bool,
 }
@@ -165,8 +172,10 @@ pub struct Readiness {
     pub store: String,
     /// Agent id → `ok`, `probing`, or what is missing.
     pub agents: Map<String, Value>,
-    /// Why it is not ready.
+    /// Why it is not ready: the first of `reasons`.
     pub reason: Option<String>,
+    /// All that keeps it from being ready.
+    pub reasons: Vec<String>,
 }
 
 /// What every transport calls; cheap to clone.
@@ -176,6 +185,7 @@ pub struct Gateway {
     directory: Directory,
     deps: Arc<Deps>,
     draining: Arc<AtomicBool>,
+    settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
 }
@@ -190,7 +200,8 @@ impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
-        Self { supervisor, directory, deps, draining: Arc::default(), making: Arc::default(), access }
+        let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
+        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access }
     }
 
     /// Who may call.
@@ -210,10 +221,10 @@ impl Gateway {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// The configuration.
+    /// The configuration now.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.deps.config
+    pub fn config(&self) -> Arc<Effective> {
+        self.deps.config()
     }
 
     fn refuse_while_draining(&self) -> Result<(), ApiError> {
@@ -228,7 +239,7 @@ impl Gateway {
             return Ok(Some(session));
         }
         let find = Find { key: key.clone(), create, open };
-        let limit = self.deps.config.session.call_timeout.0;
+        let limit = self.deps.config().session.call_timeout.0;
         match tokio::time::timeout(limit, self.supervisor.send(find)).await {
             Ok(Ok(found)) => found,
             Ok(Err(_gone)) => Err(ApiError::new(Code::ShuttingDown, "the server is stopping; try again in a moment")),
@@ -249,7 +260,7 @@ impl Gateway {
     {
         for _ in 0..FIND_ATTEMPTS {
             let Some(session) = self.find(key, create, true).await? else { return Ok(None) };
-            let limit = self.deps.config.session.call_timeout.0;
+            let limit = self.deps.config().session.call_timeout.0;
             match tokio::time::timeout(limit, session.send(message.clone())).await {
                 Ok(Ok(answer)) => return Ok(Some(answer)),
                 // The supervisor hears of its end in a moment.
@@ -286,7 +297,7 @@ impl Gateway {
     /// The state of a live session at its last commit; none when it is not live.
     async fn view(&self, key: &SessionKey) -> Result<Option<View>, ApiError> {
         let Some(session) = self.find(key, false, false).await? else { return Ok(None) };
-        let limit = self.deps.config.session.call_timeout.0;
+        let limit = self.deps.config().session.call_timeout.0;
         match tokio::time::timeout(limit, session.send(GetView)).await {
             Ok(Ok(view)) => Ok(view),
             // It left memory just now: the store has it.
@@ -300,14 +311,11 @@ impl Gateway {
         let (sessions, recovered) = self.supervisor.send(Count).await.unwrap_or((0, false));
         let store = self.deps.store.health().await.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
         let agents = self.deps.registry.readiness().into_iter().map(|(name, state)| (name, state.into())).collect();
-        let reason = if self.is_draining() {
-            Some("the server is stopping".to_owned())
-        } else if store != "ok" {
-            Some(store.clone())
-        } else {
-            (!recovered).then(|| "sessions are being taken up again".to_owned())
-        };
-        Readiness { ready: reason.is_none(), sessions, store, agents, reason }
+        let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
+        let broken = (store != "ok").then(|| store.clone());
+        let recovering = (!recovered).then(|| "sessions are being taken up again".to_owned());
+        let reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
+        Readiness { ready: reasons.is_empty(), sessions, store, agents, reason: reasons.first().cloned(), reasons }
     }
 
     /// The `data` of `GET /v1/agents`.

@@ -122,7 +122,7 @@ impl Gateway {
             },
             (None, None) => self.config().default_agent().to_owned(),
         };
-        validate::permission_mode(mode, &agent, self.config())
+        validate::permission_mode(mode, &agent, &self.config())
     }
 
     /// A call that must not happen twice, scoped to caller, route and session.

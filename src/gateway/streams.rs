@@ -5,7 +5,7 @@ use crate::{
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::Frame,
-    session::{Subscription, messages::GetView},
+    session::{Subscription, messages::GetView, passes},
     store::StoreError,
 };
 
@@ -130,13 +130,13 @@ fn decode(key: &SessionKey, event: &str) -> Result<Frame, ApiError> {
 }
 
 fn wanted(types: &[String], kind: &str) -> bool {
-    types.is_empty() || types.iter().any(|prefix| kind.starts_with(prefix.as_str()))
+    passes(types, kind)
 }
 
 fn page_of(found: Vec<(u64, String)>, has_more: bool) -> Events {
     Events {
-        first_seq: found.first().map(|(seq, _)| *seq),
-        last_seq: found.last().map(|(seq, _)| *seq),
+        first: found.first().map(|(seq, _)| *seq),
+        last: found.last().map(|(seq, _)| *seq),
         events: found.into_iter().map(|(_, event)| event).collect(),
         has_more,
     }

@@ -8,6 +8,7 @@ use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexp
 use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
+    logs,
     protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState},
     session::{
         command::{Command, Done, Enqueue},
@@ -57,6 +58,7 @@ impl Gateway {
             continued_from: None,
             attempt: 1,
             once,
+            request_id: logs::request_id(),
         };
         self.enqueue(who, key, message).await
     }
@@ -297,6 +299,7 @@ impl Gateway {
             continued_from: Some(turn.id),
             attempt: turn.attempt.saturating_add(1),
             once,
+            request_id: logs::request_id(),
         };
         self.enqueue(who, key, message).await
     }

@@ -23,6 +23,7 @@ use super::{body::Unread, caller::Spent, errors};
 use crate::{
     access::Budget,
     error::{ApiError, Code},
+    logs,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -70,7 +71,8 @@ pub async fn boundary(
     let log =
         LogLine { id: id.clone(), method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
 
-    let outcome = AssertUnwindSafe(async move { next.call(request).await }).catch_unwind().await;
+    let outcome =
+        AssertUnwindSafe(logs::within(id.as_str(), async move { next.call(request).await })).catch_unwind().await;
     let response = match outcome {
         Ok(Ok(response)) => response.map_into_boxed_body(),
         Ok(Err(error)) => {
@@ -91,6 +93,7 @@ pub async fn boundary(
 
     let error = error_of(&response);
     log.write(response.status().as_u16(), error.as_ref());
+    log.count(response.request().match_pattern().as_deref(), response.status().as_u16());
     let unread = response.request().extensions_mut().remove::<Unread>();
     let mut response = match error {
         None => response,
@@ -167,6 +170,17 @@ struct LogLine {
 }
 
 impl LogLine {
+    /// Counts the answer by the template of its route: a path would be a label without a bound, and so would a method
+    /// that nobody knows.
+    fn count(&self, route: Option<&str>, status: u16) {
+        let Some(metrics) = crate::metrics::get() else { return };
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let method = known.into_iter().find(|known| *known == self.method.as_str()).unwrap_or("other");
+        let route = route.unwrap_or("none");
+        metrics.requests.with_label_values(&[method, route, &status.to_string()]).inc();
+        metrics.request_duration.with_label_values(&[method, route]).observe(self.at.elapsed().as_secs_f64());
+    }
+
     /// Failures of ours once, as errors; everything else is for debugging, and so is a refusal because we stop.
     fn write(&self, status: u16, error: Option<&ApiError>) {
         let (id, method, path) = (self.id.as_str(), self.method.as_str(), self.uri.path());

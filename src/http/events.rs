@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web::Data}
 use super::{
     Api, Params,
     caller::Reader,
-    follow::follow,
+    follow::{follow, follow_all},
     messages::accepts,
     params::seq,
     path::Key,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
-    gateway::{EventRange, Events, Filter, From, Principal},
+    gateway::{Cursor, EventRange, Events, FeedRange, FeedStart, Filter, From, Principal},
     ids::SessionKey,
 };
 
@@ -40,12 +40,64 @@ pub(super) async fn events(
 
 /// `Last-Event-ID` wins over `after`: a browser comes back to the same URL with the newer of the two.
 fn start(request: &HttpRequest, params: &Params) -> Result<From, ApiError> {
-    let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
-    let cursor = match header.filter(|text| !text.is_empty()) {
+    let cursor = match last_event_id(request) {
         Some(text) => Some(seq("Last-Event-ID", text)?),
         None => params.seq("after")?,
     };
     Ok(cursor.map_or(From::Now, From::After))
+}
+
+/// `GET /v1/events`: the same over all sessions that the caller may see.
+pub(super) async fn all(
+    request: HttpRequest,
+    api: Data<Api>,
+    Reader(who): Reader,
+    params: Params,
+) -> Result<HttpResponse, ApiError> {
+    if accepts(&request, "application/json") && !accepts(&request, "text/event-stream") {
+        return page_of_all(&api, &who, &params).await;
+    }
+    let header = last_event_id(&request).map(|text| cursor("Last-Event-ID", text)).transpose()?;
+    let start = match header {
+        Some(cursor) => Some(cursor),
+        None => params.get("after").map(|text| cursor("after", text)).transpose()?,
+    };
+    let start = start.map_or(FeedStart::Now, FeedStart::After);
+    let subscription = api.gateway.follow_all(&who, start, params.types())?;
+    Ok(sse::response(follow_all(subscription), api.config.stream.heartbeat.0, Prime::No))
+}
+
+/// Reads a cursor of the feed; 0 is the beginning, as everywhere.
+fn cursor(name: &str, text: &str) -> Result<Cursor, ApiError> {
+    if text == "0" {
+        return Ok(Cursor::default());
+    }
+    text.parse().map_err(|error| {
+        ApiError::new(Code::InvalidCursor, format!("{name}: {error}; take one as it came, or 0."))
+            .with("parameter", name)
+    })
+}
+
+async fn page_of_all(api: &Api, who: &Principal, params: &Params) -> Result<HttpResponse, ApiError> {
+    let limit = params.count("limit", 100, 1..=MAX_PAGE)? as usize;
+    let range = match (params.get("after"), params.get("before")) {
+        (None, Some(before)) => FeedRange::Before(cursor("before", before)?),
+        (after, None) => FeedRange::After(after.map_or_else(|| Ok(Cursor::default()), |text| cursor("after", text))?),
+        (Some(_), Some(_)) => return Err(both()),
+    };
+    let events = api.gateway.all_events(who, range, limit, &params.types()).await?;
+    let quoted = |cursor: &String| format!("\"{cursor}\"");
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page_json(&events, quoted)))
+}
+
+fn both() -> ApiError {
+    ApiError::new(Code::InvalidParameter, "after and before exclude each other.")
+}
+
+/// The cursor of a browser that comes back.
+fn last_event_id(request: &HttpRequest) -> Option<&str> {
+    let header = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    header.filter(|text| !text.is_empty())
 }
 
 async fn page(api: &Api, who: &Principal, key: &SessionKey, params: &Params) -> Result<HttpResponse, ApiError> {
@@ -53,22 +105,20 @@ async fn page(api: &Api, who: &Principal, key: &SessionKey, params: &Params) -> 
     let range = match (params.seq("after")?, params.seq("before")?) {
         (None, Some(before)) => EventRange::Before(before),
         (after, None) => EventRange::After(after.unwrap_or(0)),
-        (Some(_), Some(_)) => {
-            return Err(ApiError::new(Code::InvalidParameter, "after and before exclude each other."));
-        }
+        (Some(_), Some(_)) => return Err(both()),
     };
     let events = api.gateway.events(who, key, range, limit, &params.types()).await?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page_json(&events)))
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page_json(&events, u64::to_string)))
 }
 
 /// The events go in as they are stored, byte for byte.
-fn page_json(events: &Events) -> String {
-    let id = |seq: Option<u64>| seq.map_or_else(|| "null".to_owned(), |seq| seq.to_string());
+fn page_json<C>(events: &Events<C>, shown: impl Fn(&C) -> String) -> String {
+    let id = |cursor: &Option<C>| cursor.as_ref().map_or_else(|| "null".to_owned(), &shown);
     format!(
         r#"{{"data":[{}],"first_id":{},"last_id":{},"has_more":{}}}"#,
         events.events.join(","),
-        id(events.first_seq),
-        id(events.last_seq),
+        id(&events.first),
+        id(&events.last),
         events.has_more
     )
 }
@@ -82,11 +132,11 @@ mod tests {
     #[test]
     fn a_page_holds_the_stored_bytes() {
         let stored = [r#"{"seq":7,  "type":"x"}"#, r#"{"seq":8}"#].map(str::to_owned).to_vec();
-        let events = Events { events: stored, first_seq: Some(7), last_seq: Some(8), has_more: true };
-        let json = page_json(&events);
+        let events = Events { events: stored, first: Some(7), last: Some(8), has_more: true };
+        let json = page_json(&events, u64::to_string);
         assert_eq!(json, r#"{"data":[{"seq":7,  "type":"x"},{"seq":8}],"first_id":7,"last_id":8,"has_more":true}"#);
-        let none = Events { events: vec![], first_seq: None, last_seq: None, has_more: false };
-        assert_eq!(page_json(&none), r#"{"data":[],"first_id":null,"last_id":null,"has_more":false}"#);
+        let none = Events { events: vec![], first: None, last: None, has_more: false };
+        assert_eq!(page_json(&none, u64::to_string), r#"{"data":[],"first_id":null,"last_id":null,"has_more":false}"#);
     }
 
     #[actix_web::test]

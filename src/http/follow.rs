@@ -1,9 +1,9 @@
 //! A subscription as a stream that both transports show.
 
-use futures_util::{Stream, stream::unfold};
+use futures_util::{Stream, StreamExt as _, stream::unfold};
 
 use crate::{
-    gateway::{Item, Lease, Subscription},
+    gateway::{FeedSubscription, Item, Lease, Subscription},
     ids::SessionKey,
     protocol::{Control, frame::EndReason},
 };
@@ -13,22 +13,44 @@ use crate::{
 /// after the session had drained. Then it says why, so no stream is cut without a word. A revoked one ends even while
 /// there is more to show.
 pub fn follow((subscription, lease): (Subscription, Lease), session: SessionKey) -> impl Stream<Item = Item> + use<> {
-    unfold(Some((subscription, lease)), move |open| {
+    let next = |mut subscription: Subscription| async move {
+        let item = subscription.next().await;
+        item.map(|item| (item, subscription))
+    };
+    while_leased(unfold(subscription, next), lease, Some(session))
+}
+
+/// The same for a stream over all sessions.
+pub fn follow_all((subscription, lease): (FeedSubscription, Lease)) -> impl Stream<Item = Item> + use<> {
+    let next = |mut subscription: FeedSubscription| async move {
+        let item = subscription.next().await;
+        item.map(|item| (item, subscription))
+    };
+    while_leased(unfold(subscription, next), lease, None)
+}
+
+fn while_leased<S: Stream<Item = Item>>(
+    items: S,
+    lease: Lease,
+    session: Option<SessionKey>,
+) -> impl Stream<Item = Item> + use<S> {
+    unfold(Some((Box::pin(items), lease)), move |open| {
         let session = session.clone();
         async move {
-            let (mut subscription, lease) = open?;
+            let (mut items, lease) = open?;
             if let Some(reason) = lease.revoked() {
-                return Some((end(&session, reason), None));
+                return Some((end(session.as_ref(), reason), None));
             }
             tokio::select! {
                 biased;
-                item = subscription.next() => item.map(|item| (item, Some((subscription, lease)))),
-                reason = lease.ended() => Some((end(&session, reason), None)),
+                item = items.next() => item.map(|item| (item, Some((items, lease)))),
+                reason = lease.ended() => Some((end(session.as_ref(), reason), None)),
             }
         }
     })
 }
 
-fn end(session: &SessionKey, reason: EndReason) -> Item {
-    Item::End(reason, Control::End { reason, retry: reason.retry() }.encode(session, None))
+fn end(session: Option<&SessionKey>, reason: EndReason) -> Item {
+    let end = Control::End { reason, retry: reason.retry() };
+    Item::End(reason, session.map_or_else(|| end.encode_for_all(), |session| end.encode(session, None)))
 }

@@ -19,6 +19,8 @@ mod idempotency;
 mod list;
 mod login;
 mod messages;
+mod metrics;
+mod operate;
 mod params;
 mod path;
 mod route;
@@ -36,9 +38,10 @@ pub use self::{
     boundary::{RequestId, boundary},
     caller::{Knocking, require},
     errors::no_route,
-    follow::follow,
+    follow::{follow, follow_all},
     guard::{Allowed, guard},
     idempotency::message_once,
+    operate::SocketStats,
     params::Params,
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
@@ -54,13 +57,16 @@ pub struct Api {
     pub config: Arc<Config>,
     /// Hosts and origins.
     pub allowed: Allowed,
+    /// What WebSockets went through.
+    pub sockets: SocketStats,
 }
 
 impl Api {
     /// What handlers of a server bound to `bound` hold.
     #[must_use]
     pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr) -> Self {
-        Self { gateway, allowed: Allowed::new(&config.server, bound), config }
+        let (allowed, sockets) = (Allowed::new(&config.server, bound), SocketStats::default());
+        Self { gateway, allowed, sockets, config }
     }
 
     /// The one of this request.
@@ -79,6 +85,10 @@ pub fn configure(app: &mut web::ServiceConfig) {
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
+    At::new("/metrics").get(metrics::metrics).add(app);
+    At::new("/v1/config").get(operate::config).patch(operate::patch_config).add(app);
+    At::new("/v1/logs").get(operate::logs).add(app);
+    At::new("/v1/channels/status").get(operate::channels).add(app);
     At::new("/v1/me").get(server::me).add(app);
     At::new("/v1/me/tokens").get(login::list).post(login::create).add(app);
     At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
@@ -112,6 +122,7 @@ pub fn configure(app: &mut web::ServiceConfig) {
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
 
+    At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);
     session("/ws").stream(ws::session_socket).add(app);
     At::new("/v1/ws").stream(ws::socket).add(app);

@@ -44,7 +44,7 @@ fn not_ready(readiness: &Readiness, draining: bool, id: &RequestId) -> Option<Va
 
 /// `GET /v1/me`
 pub(super) async fn me(api: web::Data<Api>, Caller(who): Caller) -> web::Json<Value> {
-    let config = &api.config;
+    let (config, now) = (&api.config, api.gateway.config());
     let callers = api.gateway.access().limits.of(&who);
     web::Json(json!({
         "user": who.user,
@@ -57,7 +57,7 @@ pub(super) async fn me(api: web::Data<Api>, Caller(who): Caller) -> web::Json<Va
             "max_body": config.limits.max_body.0,
             "max_upload": config.limits.max_upload.0,
             "max_frame": config.limits.max_frame.0,
-            "max_queue": config.session.max_queue,
+            "max_queue": now.session.max_queue,
             "max_wait_seconds": MAX_WAIT,
             "heartbeat_seconds": config.stream.heartbeat.0.as_secs_f64(),
             "requests_per_second": limit(callers.requests_per_second),
@@ -81,8 +81,14 @@ mod tests {
 
     #[test]
     fn not_ready_is_both_the_state_and_an_error() {
-        let mut readiness =
-            Readiness { ready: false, sessions: 3, store: "ok".into(), agents: Map::new(), reason: Some("why".into()) };
+        let mut readiness = Readiness {
+            ready: false,
+            sessions: 3,
+            store: "ok".into(),
+            agents: Map::new(),
+            reason: Some("why".into()),
+            reasons: vec!["why".into()],
+        };
         let id = RequestId::from("r1");
         let code = |readiness: &Readiness, draining| {
             let body = not_ready(readiness, draining, &id).unwrap();

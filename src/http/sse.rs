@@ -47,6 +47,12 @@ fn body(
                 frames.iter().for_each(|frame| frame.write_sse(&mut out));
                 out.into()
             }
+            Ok(Some(Item::Placed(events))) => {
+                let mut out = Vec::new();
+                events.iter().for_each(|(cursor, frame)| frame.write_sse_at(cursor, &mut out));
+                out.into()
+            }
+            Ok(Some(Item::Place(cursor, _))) => format!("id: {cursor}\n\n").into(),
             Ok(Some(Item::Control(kind, json))) => {
                 let mut out = control(kind, &json);
                 if prime == Prime::FromHello && kind == "session.hello" {

@@ -43,7 +43,7 @@ fn data_of(value: &impl Serialize, kind: &str) -> String {
 fn envelope(
     seq: Option<u64>,
     kind: &str,
-    session: &SessionKey,
+    session: Option<&SessionKey>,
     turn_id: Option<TurnId>,
     at: Timestamp,
     data: String,
@@ -53,7 +53,12 @@ fn envelope(
     if let Some(seq) = seq {
         let _ = write!(out, r#""seq":{seq},"#);
     }
-    let _ = write!(out, r#""type":"{kind}","session":"{session}","turn_id":"#);
+    let _ = write!(out, r#""type":"{kind}","session":"#);
+    let _ = match session {
+        Some(key) => write!(out, r#""{key}""#),
+        None => write!(out, "null"),
+    };
+    let _ = write!(out, r#","turn_id":"#);
     let _ = match turn_id {
         Some(id) => write!(out, r#""{id}""#),
         None => write!(out, "null"),
@@ -76,7 +81,8 @@ impl Frame {
     #[must_use]
     pub fn encode(event: &Event) -> Self {
         let kind = event.body.type_name();
-        let json = envelope(Some(event.seq), kind, &event.session, event.turn_id, event.at, data_of(&event.body, kind));
+        let json =
+            envelope(Some(event.seq), kind, Some(&event.session), event.turn_id, event.at, data_of(&event.body, kind));
         Self { seq: event.seq, kind: ByteString::from_static(kind), turn_id: event.turn_id, json: json.into() }
     }
 
@@ -91,13 +97,27 @@ impl Frame {
 
     /// The frame as one SSE event: `id`, `event`, `data`.
     pub fn write_sse(&self, out: &mut Vec<u8>) {
+        self.write_sse_at(&self.seq.to_string(), out);
+    }
+
+    /// The same with another cursor, as in a stream over all sessions.
+    pub fn write_sse_at(&self, id: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"id: ");
-        out.extend_from_slice(self.seq.to_string().as_bytes());
+        out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(b"\nevent: ");
         out.extend_from_slice(self.kind.as_bytes());
         out.extend_from_slice(b"\ndata: ");
         out.extend_from_slice(self.json.as_bytes());
         out.extend_from_slice(b"\n\n");
+    }
+}
+
+impl Frame {
+    /// The object with the cursor of the feed behind it as one more field, for streams that have no other place for it.
+    #[must_use]
+    pub fn with_cursor(&self, cursor: &str) -> ByteString {
+        let fields = self.json.strip_suffix('}').unwrap_or(&self.json);
+        format!(r#"{fields},"cursor":"{cursor}"}}"#).into()
     }
 }
 
@@ -194,12 +214,26 @@ pub enum Control {
     /// Events that cannot be replayed.
     #[serde(rename = "stream.gap")]
     Gap {
-        /// The first missing event.
-        from: u64,
-        /// The last missing event.
-        to: u64,
-        /// `pruned` or `unknown_cursor`.
+        /// The first missing event; null where they are of many sessions.
+        from: Option<u64>,
+        /// The last missing event; likewise.
+        to: Option<u64>,
+        /// `pruned`, `unknown_cursor` or `session_deleted`.
         reason: &'static str,
+    },
+    /// The first frame of a stream over all sessions.
+    #[serde(rename = "stream.hello")]
+    StreamHello {
+        /// Where it begins.
+        cursor: String,
+        /// The server's clock.
+        at: Timestamp,
+    },
+    /// A place in a stream over all sessions that no event stands at.
+    #[serde(rename = "stream.cursor")]
+    Cursor {
+        /// The place: to come back with.
+        cursor: String,
     },
     /// The last frame of a stream.
     #[serde(rename = "stream.end")]
@@ -225,6 +259,8 @@ impl Control {
             Self::Hello { .. } => "session.hello",
             Self::State { .. } => "session.state",
             Self::Gap { .. } => "stream.gap",
+            Self::StreamHello { .. } => "stream.hello",
+            Self::Cursor { .. } => "stream.cursor",
             Self::End { .. } => "stream.end",
             Self::Raw { .. } => "agent.raw",
         }
@@ -233,6 +269,16 @@ impl Control {
     /// Encodes the frame for `session`.
     #[must_use]
     pub fn encode(&self, session: &SessionKey, turn_id: Option<TurnId>) -> ByteString {
+        self.encode_for(Some(session), turn_id)
+    }
+
+    /// Encodes the frame for a stream over all sessions: `session` is null.
+    #[must_use]
+    pub fn encode_for_all(&self) -> ByteString {
+        self.encode_for(None, None)
+    }
+
+    fn encode_for(&self, session: Option<&SessionKey>, turn_id: Option<TurnId>) -> ByteString {
         let data = data_of(self, self.type_name());
         envelope(None, self.type_name(), session, turn_id, Timestamp::now(), data).into()
     }
@@ -312,7 +358,7 @@ mod tests {
 
     #[test]
     fn control_frames_have_no_seq() {
-        let gap = Control::Gap { from: 1, to: 2, reason: "pruned" }.encode(&"a".parse().unwrap(), None);
+        let gap = Control::Gap { from: Some(1), to: Some(2), reason: "pruned" }.encode(&"a".parse().unwrap(), None);
         for (frame, kind) in [(gap, "stream.gap"), (ping(Timestamp(0)), "ping")] {
             let value: Value = serde_json::from_str(&frame).unwrap();
             assert_eq!(value["type"], kind);

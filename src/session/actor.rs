@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -21,6 +21,7 @@ use super::{
     messages::{AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, SessionStopped, View},
     state::State,
     subscribers::Subscribers,
+    trace::Trace,
 };
 use crate::{
     agents::{
@@ -31,6 +32,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Finished,
     ids::{SessionKey, TurnId},
+    metrics::{self, Tally},
     protocol::frame::EndReason,
     store::Store,
 };
@@ -40,10 +42,8 @@ const MAILBOX: usize = 256;
 
 /// What all sessions share.
 pub struct Deps {
-    /// The configuration.
-    pub config: Config,
-    /// The settings that decisions depend on.
-    pub settings: Settings,
+    /// The configuration now.
+    pub effective: RwLock<Arc<Effective>>,
     /// The store.
     pub store: Store,
     /// The agents.
@@ -54,6 +54,36 @@ pub struct Deps {
     pub admission: Admission,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
+}
+
+/// The configuration as it is now, and what decisions take from it.
+#[derive(Debug)]
+pub struct Effective {
+    /// The configuration.
+    pub config: Config,
+    /// The settings that decisions depend on.
+    pub settings: Settings,
+}
+
+impl std::ops::Deref for Effective {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
+impl Deps {
+    /// The configuration now. It may change at any time, so nobody keeps it.
+    #[must_use]
+    pub fn config(&self) -> Arc<Effective> {
+        Arc::clone(&self.effective.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the configuration, for all that is decided from now on.
+    pub fn change(&self, effective: Effective) {
+        *self.effective.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(effective);
+    }
 }
 
 /// One live session.
@@ -77,6 +107,9 @@ pub struct SessionActor {
     pub(super) enders: Vec<oneshot::Sender<Result<Done, ApiError>>>,
     /// Those that wait until nothing runs, for the server's stop.
     pub(super) drainers: Vec<oneshot::Sender<()>>,
+    /// What it counts for in the metrics.
+    pub(super) tally: Tally,
+    pub(super) trace: Trace,
     /// When a client last asked for anything.
     touched: Instant,
     incarnation: u64,
@@ -185,6 +218,7 @@ impl SessionActor {
             lane.push(Input::Recover(origin.recover));
         }
         Self {
+            trace: Trace::new(origin.key.clone()),
             key: origin.key,
             deps,
             epoch: origin.epoch,
@@ -197,6 +231,7 @@ impl SessionActor {
             waiters: HashMap::new(),
             enders: Vec::new(),
             drainers: Vec::new(),
+            tally: Tally::default(),
             touched: Instant::now(),
             incarnation: origin.incarnation,
             supervisor,
@@ -226,12 +261,15 @@ impl SessionActor {
             return;
         }
         self.judging = true;
-        let limit = self.deps.config.stream.max_lag.0;
+        let limit = self.deps.config().stream.max_lag.0;
         let pause = (limit / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
         ctx.run_later(pause, move |actor, ctx| {
             actor.judging = false;
             let cut = actor.subscribers.cut_stalled(limit, Instant::now());
             if cut > 0 {
+                if let Some(metrics) = metrics::get() {
+                    metrics.cut_streams.inc_by(u64::try_from(cut).unwrap_or(0));
+                }
                 log::info!(session:% = actor.key, cut; "subscribers were cut: they took nothing for too long");
             }
             actor.judge_later(ctx);

@@ -135,7 +135,7 @@ impl SessionActor {
             Effect::Raw(turn, message) => {
                 if self.subscribers.want_raw() {
                     let frame = Control::Raw { message }.encode(&self.key, turn);
-                    let bound = self.deps.config.stream.max_lag_bytes.bytes();
+                    let bound = self.deps.config().stream.max_lag_bytes.bytes();
                     self.subscribers.publish_raw(&frame, bound, Instant::now());
                 }
             }
@@ -145,7 +145,7 @@ impl SessionActor {
     /// Goes on once one more turn may run.
     fn await_admission(&mut self, ctx: &mut Context<Self>) {
         let admission = self.deps.admission.clone();
-        let limit = self.deps.config.pool.max_wait;
+        let limit = self.deps.config().pool.max_wait;
         let wait = async move { timeout(limit.0, admission.wait()).await };
         let handle = beside(ctx, wait, move |actor, place, ctx| {
             actor.backend.acquiring = None;
@@ -169,7 +169,7 @@ impl SessionActor {
         }
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
-        let limit = self.deps.config.pool.max_wait;
+        let limit = self.deps.config().pool.max_wait;
         let wait = async move { timeout(limit.0, pool.acquire(owner)).await };
         let handle = beside(ctx, wait, move |actor, lease, ctx| {
             actor.backend.acquiring = None;
@@ -188,7 +188,7 @@ impl SessionActor {
         let Some(state) = &self.state else { return };
         let turn = state.running.as_ref().map(|running| Arc::clone(&running.turn));
         let session = &state.record.snapshot;
-        let cwd = match workspace::prepare(&self.deps.config, name, &self.key) {
+        let cwd = match workspace::prepare(&self.deps.config(), name, &self.key) {
             Ok(cwd) => cwd,
             Err(cause) => return self.hear_end(cause, ctx),
         };
@@ -224,7 +224,7 @@ impl SessionActor {
             opened: false,
             refused: false,
             dying: false,
-            coalescer: Coalescer::new(self.deps.config.stream.flush_interval.0),
+            coalescer: Coalescer::new(self.deps.config().stream.flush_interval.0),
             flush_timer: None,
             heard: Instant::now(),
             parked: None,
@@ -408,7 +408,7 @@ impl SessionActor {
     /// Politely first; by force when that takes too long.
     fn cancel_agent(&mut self, ctx: &mut Context<Self>) {
         self.tell(AgentCommand::Cancel, ctx);
-        let patience = self.deps.config.agent.cancel_timeout.0;
+        let patience = self.deps.config().agent.cancel_timeout.0;
         let Some(slot) = &mut self.backend.slot else {
             self.lane.push(Input::AgentGone("the agent was gone already".into()));
             return;
@@ -435,7 +435,7 @@ impl SessionActor {
         slot.dying = true;
         slot.kill.kill();
         let generation = slot.generation;
-        ctx.run_later(self.deps.config.agent.kill_grace.0 + KILL_PATIENCE, move |actor, ctx| {
+        ctx.run_later(self.deps.config().agent.kill_grace.0 + KILL_PATIENCE, move |actor, ctx| {
             if actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation) {
                 log::error!(session:% = actor.key; "an agent could not be killed; it is left behind");
                 actor.backend.slot = None;
@@ -453,7 +453,7 @@ impl SessionActor {
     }
 
     fn turn_over(&mut self, ctx: &mut Context<Self>) {
-        let idle_timeout = self.deps.config.pool.idle_timeout.0;
+        let idle_timeout = self.deps.config().pool.idle_timeout.0;
         let Some(slot) = &mut self.backend.slot else { return };
         for timer in [slot.stall_timer.take(), slot.cancel_timer.take(), slot.flush_timer.take()].into_iter().flatten()
         {
@@ -477,7 +477,7 @@ impl SessionActor {
 
     /// Looks whether the agent has said anything, as long as a turn runs. Waiting for an answer is no stall.
     fn watch_stall(&mut self, ctx: &mut Context<Self>) {
-        let limit = self.deps.config.agent.stall_timeout.0;
+        let limit = self.deps.config().agent.stall_timeout.0;
         let Some(slot) = &mut self.backend.slot else { return };
         let pause = limit.saturating_sub(slot.heard.elapsed()).max(Duration::from_millis(10));
         if let Some(timer) = slot.stall_timer.take() {

@@ -111,6 +111,8 @@ pub struct Enqueue {
     pub attempt: u32,
     /// The call that must not happen twice.
     pub once: Option<Once>,
+    /// The request that sends it, for the log.
+    pub request_id: Option<Arc<str>>,
 }
 
 /// A call that must not happen twice.

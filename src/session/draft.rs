@@ -19,7 +19,8 @@ use crate::{
         Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
     },
     store::{
-        Append, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord, TurnWrite,
+        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord,
+        TurnWrite,
     },
     timestamp::Timestamp,
 };
@@ -331,6 +332,7 @@ impl Draft {
             rules: std::mem::take(&mut self.new_rules),
             native_ids: std::mem::take(&mut self.native_ids),
             idempotency: self.calls.clone(),
+            audience: self.state.as_ref().map(|state| Audience::of(&state.record.snapshot)),
             urgent,
         }
     }

@@ -22,11 +22,12 @@ use super::{
 use crate::{
     agents::AgentEvent,
     error::{ApiError, Code},
+    metrics::Settled,
     protocol::{
         Control, TurnState,
         frame::{Batch, EndReason},
     },
-    store::AppendError,
+    store::{AppendError, Audience},
     timestamp::Timestamp,
 };
 
@@ -91,6 +92,8 @@ struct Commit {
     replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>,
     /// What cannot be asked for again, to be decided anew when the commit fails.
     retained: Vec<Input>,
+    /// Turns that end with it.
+    settled: Vec<Settled>,
 }
 
 impl SessionActor {
@@ -103,10 +106,11 @@ impl SessionActor {
         let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         let (mut replies, mut retained) = (Vec::new(), Vec::new());
         let deps = Arc::clone(&self.deps);
+        let config = deps.config();
         let agents = |name: &str| deps.registry.capabilities(name);
         let place = RefCell::new(self.backend.place.take());
         let admit = || deps.admission.enter(&place);
-        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, settings: &deps.settings };
+        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, settings: &config.settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
@@ -116,7 +120,12 @@ impl SessionActor {
                     break;
                 }
                 Input::Command(asker, command, reply) => match self.decide(&mut draft, &mut env, &asker, &command) {
-                    Ok(done) => replies.push((reply, done)),
+                    Ok(done) => {
+                        if let (Command::Enqueue(message), Done::Accepted(accepted)) = (&command, &done) {
+                            self.trace.sent(accepted.turn.id, message.request_id.as_ref());
+                        }
+                        replies.push((reply, done));
+                    }
                     Err(refusal) => drop(reply.send(Err(refusal))),
                 },
                 Input::Agent(event) => {
@@ -136,7 +145,7 @@ impl SessionActor {
                     retained.push(Input::ChoicesExpired);
                 }
                 Input::Stalled => {
-                    let limit = humantime::format_duration(deps.config.agent.stall_timeout.0).to_string();
+                    let limit = humantime::format_duration(config.agent.stall_timeout.0).to_string();
                     draft.stalled(&mut env, &limit);
                     retained.push(Input::Stalled);
                 }
@@ -162,11 +171,14 @@ impl SessionActor {
         self.backend.place = place.into_inner();
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
-            return self.committed(Commit { draft, batch, replies, retained }, ctx);
+            return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new() }, ctx);
         }
-        let append = draft.take_append(self.epoch, now, !replies.is_empty());
+        let mut append = draft.take_append(self.epoch, now, !replies.is_empty());
+        if append.audience.is_none() {
+            append.audience = self.state.as_ref().map(|state| Audience::of(&state.record.snapshot));
+        }
         let batch = Arc::clone(&append.events);
-        let commit = Commit { draft, batch, replies, retained };
+        let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append) };
         self.lane.committing = true;
         let store = self.deps.store.clone();
         beside(ctx, async move { store.append(append).await }, move |actor, result, ctx| {
@@ -218,9 +230,12 @@ impl SessionActor {
             self.backend.calls.insert(call);
         }
         self.state = commit.draft.state.take();
+        self.tally.follow(self.state.as_ref(), commit.batch.frames());
+        commit.settled.iter().for_each(Settled::count);
+        self.trace.follow(self.state.as_ref(), commit.settled.iter().map(Settled::turn));
         let now = Instant::now();
         if !commit.batch.frames().is_empty() {
-            self.subscribers.publish(&commit.batch, self.deps.config.stream.max_lag_bytes.bytes(), now);
+            self.subscribers.publish(&commit.batch, self.deps.config().stream.max_lag_bytes.bytes(), now);
         }
         let count = self.subscribers.len();
         for (reply, done) in commit.replies {

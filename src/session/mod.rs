@@ -31,8 +31,10 @@ pub mod state;
 mod steering;
 pub mod subscribers;
 pub mod subscription;
+mod trace;
 mod turns;
 pub mod workspace;
 
-pub use actor::{Deps, SessionActor, SessionHandle, Undelivered};
+pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
+pub(crate) use subscription::passes;
 pub use subscription::{Item, Subscription};

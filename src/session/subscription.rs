@@ -17,6 +17,7 @@ use super::{
 use crate::{
     gateway::{Filter, From},
     ids::SessionKey,
+    metrics::{self, Held},
     protocol::{
         Control, Frame,
         frame::{Batch, EndReason},
@@ -39,6 +40,10 @@ pub enum Item {
     Events(Arc<Batch>),
     /// Some events, in order.
     Frames(Vec<Frame>),
+    /// Events of the feed, in order, each with the cursor behind it.
+    Placed(Vec<(String, Frame)>),
+    /// A place in the feed that no shown event stands at: its cursor, and the JSON of its `stream.cursor` frame.
+    Place(String, ByteString),
     /// A control frame: its type and its JSON.
     Control(&'static str, ByteString),
     /// The stream is over: show the `stream.end` frame and close.
@@ -72,6 +77,7 @@ pub struct Subscription {
     phase: Phase,
     /// Things to show before anything else.
     ready: std::collections::VecDeque<Item>,
+    _counted: Held,
 }
 
 impl Subscription {
@@ -80,7 +86,8 @@ impl Subscription {
     pub fn new(key: SessionKey, session: SessionHandle, store: Store, from: From, filter: Filter) -> Self {
         let outbox = Arc::default();
         let ready = std::collections::VecDeque::new();
-        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready }
+        let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["session"]));
+        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready, _counted }
     }
 
     /// The last event that was shown or passed over: the cursor to come back with.
@@ -115,7 +122,12 @@ impl Subscription {
                             self.ready.push_back(Item::Control(kind, frame));
                         }
                     }
-                    Taken::Lagging => self.phase = Phase::Join,
+                    Taken::Lagging => {
+                        if let Some(metrics) = metrics::get() {
+                            metrics.lags.with_label_values(&["session"]).inc();
+                        }
+                        self.phase = Phase::Join;
+                    }
                     Taken::End(reason) => self.end(reason),
                 },
             }
@@ -155,7 +167,7 @@ impl Subscription {
             (after, None)
         };
         if let Some((from, to, reason)) = gap {
-            let gap = Control::Gap { from, to, reason };
+            let gap = Control::Gap { from: Some(from), to: Some(to), reason };
             self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
         }
         self.cursor = cursor;
@@ -235,6 +247,6 @@ impl Drop for Subscription {
 }
 
 /// True when an event type has one of the prefixes, or when there are none.
-fn passes(prefixes: &[String], kind: &str) -> bool {
+pub(crate) fn passes(prefixes: &[String], kind: &str) -> bool {
     prefixes.is_empty() || prefixes.iter().any(|prefix| kind.starts_with(prefix.as_str()))
 }

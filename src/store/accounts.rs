@@ -328,9 +328,7 @@ impl Store {
     pub async fn change_accounts(&self, change: AccountChange, audit: Option<AuditEntry>) -> Result<usize, StoreError> {
         match self.write(Write::Account(Box::new((change, audit)))).await? {
             Reply::Count(count) => Ok(count),
-            Reply::Done | Reply::Fenced | Reply::Claimed(_) => {
-                Err(StoreError::Corrupt("a change of accounts was mistaken".into()))
-            }
+            _ => Err(StoreError::Corrupt("a change of accounts was mistaken".into())),
         }
     }
 

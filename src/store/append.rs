@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::{
     Append, Claimed, ClaimedSession, SessionWrite, choices,
-    codec::{signed, unsigned},
+    codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
     events::{self, BatchRow},
     fault::Fault,
@@ -18,18 +18,26 @@ use super::{
 };
 use crate::ids::SessionKey;
 
-/// Makes one append. False when the caller is fenced; then nothing is written.
-pub(super) fn apply(connection: &mut AnyConnection, append: &Append) -> Result<bool, Fault> {
+/// What came of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It is written; the position of its events in the feed, where it has any.
+    Done(Option<i64>),
+    /// The caller is fenced; nothing is written.
+    Fenced,
+}
+
+/// Makes one append.
+pub(super) fn apply(connection: &mut AnyConnection, lane: i32, append: &Append) -> Result<Applied, Fault> {
     check_numbers(append)?;
     if !advance(connection, append)? {
-        return Ok(false);
+        return Ok(Applied::Fenced);
     }
     if append.session == SessionWrite::Delete {
-        remove_all(connection, append.key.as_str())?;
+        remove_all(connection, append)?;
     }
-    if let Some(row) = BatchRow::new(&append.key, append.expected_seq, &append.events) {
-        events::insert(connection, &row)?;
-    }
+    let row = BatchRow::new(lane, &append.key, append.expected_seq, &append.events);
+    let position = row.map(|row| events::insert(connection, &row)).transpose()?;
     write_session(connection, append)?;
     for write in &append.turns {
         turns::write(connection, &append.key, write)?;
@@ -38,7 +46,7 @@ pub(super) fn apply(connection: &mut AnyConnection, append: &Append) -> Result<b
         messages::insert(connection, message)?;
     }
     write_rest(connection, append)?;
-    Ok(true)
+    Ok(Applied::Done(position))
 }
 
 /// The events must go on where the log ends: a mistake here would be there for ever.
@@ -86,13 +94,13 @@ fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Faul
 pub(super) fn write_session(connection: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
     match &append.session {
         SessionWrite::Keep | SessionWrite::Delete => Ok(()),
-        SessionWrite::Create(record) => sessions::insert(connection, record),
+        SessionWrite::Create(record) => sessions::insert(connection, record, None),
         SessionWrite::Update(record) => sessions::update(connection, record, true),
         SessionWrite::Touch(record) => sessions::touch(connection, record),
         SessionWrite::Replace { previous, next } => {
             sessions::update(connection, previous, false)?;
             memory::forget(connection, append.key.as_str(), &previous.snapshot.id.to_string())?;
-            sessions::insert(connection, next)
+            sessions::insert(connection, next, Some(previous.snapshot.id))
         }
     }
 }
@@ -115,8 +123,11 @@ pub(super) fn write_rest(connection: &mut AnyConnection, append: &Append) -> Res
     Ok(())
 }
 
-/// Removes all of a key but its row in `logs`.
-fn remove_all(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
+/// Removes all of a key but its row in `logs`, and one row in the feed that stands for the events that are gone.
+fn remove_all(c: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
+    let key = append.key.as_str();
+    let owner = append.audience.as_ref().map(|audience| text(&audience.owner));
+    diesel::update(logs::table.filter(logs::key.eq(key))).set(logs::last_owner.eq(owner)).execute(c)?;
     let of_key = || sessions_table::table.filter(sessions_table::key.eq(key)).select(sessions_table::id);
     diesel::delete(messages_table::table.filter(messages_table::session_id.eq_any(of_key()))).execute(c)?;
     diesel::delete(native_ids::table.filter(native_ids::session_id.eq_any(of_key()))).execute(c)?;
@@ -125,8 +136,22 @@ fn remove_all(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
     // Their attachments go with them.
     diesel::delete(turns_table::table.filter(turns_table::key.eq(key))).execute(c)?;
     diesel::delete(idempotency_keys::table.filter(idempotency_keys::session_key.eq(key))).execute(c)?;
-    diesel::delete(event_batches::table.filter(event_batches::key.eq(key))).execute(c)?;
+    leave_a_mark(c, key)?;
     diesel::delete(sessions_table::table.filter(sessions_table::key.eq(key))).execute(c)?;
+    Ok(())
+}
+
+/// Removes the events of a key, but leaves its newest row, without its events and for all of them: who reads the feed
+/// and has not come so far is told that they are gone.
+fn leave_a_mark(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
+    let of_key = || event_batches::table.filter(event_batches::key.eq(key));
+    let span = (diesel::dsl::min(event_batches::first_seq), diesel::dsl::max(event_batches::last_seq));
+    let (Some(first), Some(last)) = of_key().select(span).first::<(Option<i64>, Option<i64>)>(c)? else {
+        return Ok(());
+    };
+    diesel::delete(of_key().filter(event_batches::last_seq.lt(last))).execute(c)?;
+    let mark = (event_batches::first_seq.eq(first), event_batches::bytes.eq(0i64), event_batches::payload.eq(""));
+    diesel::update(of_key().filter(event_batches::last_seq.eq(last))).set(mark).execute(c)?;
     Ok(())
 }
 

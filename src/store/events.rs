@@ -15,6 +15,7 @@ use crate::{ids::SessionKey, protocol::frame::Batch};
 #[derive(Insertable)]
 #[diesel(table_name = event_batches)]
 pub(super) struct BatchRow<'a> {
+    lane: i32,
     key: &'a str,
     first_seq: i64,
     last_seq: i64,
@@ -24,7 +25,7 @@ pub(super) struct BatchRow<'a> {
 
 impl<'a> BatchRow<'a> {
     /// The row of a batch; none when it has no events.
-    pub(super) fn new(key: &'a SessionKey, expected_seq: u64, batch: &Batch) -> Option<Self> {
+    pub(super) fn new(lane: i32, key: &'a SessionKey, expected_seq: u64, batch: &Batch) -> Option<Self> {
         let frames = batch.frames();
         let count = u64::try_from(frames.len()).unwrap_or(u64::MAX);
         if frames.is_empty() {
@@ -38,6 +39,7 @@ impl<'a> BatchRow<'a> {
             payload.push_str(&frame.json);
         }
         Some(Self {
+            lane,
             key: key.as_str(),
             first_seq: signed(expected_seq.saturating_add(1)),
             last_seq: signed(expected_seq.saturating_add(count)),
@@ -47,10 +49,12 @@ impl<'a> BatchRow<'a> {
     }
 }
 
-/// Appends one batch. The hottest statement, so it goes to the concrete connection.
-pub(super) fn insert(connection: &mut AnyConnection, row: &BatchRow<'_>) -> Result<(), Fault> {
-    each!(connection, c => diesel::insert_into(event_batches::table).values(row).execute(c))?;
-    Ok(())
+/// Appends one batch; gives its position in the feed. The hottest statement, so it goes to the concrete connection.
+pub(super) fn insert(connection: &mut AnyConnection, row: &BatchRow<'_>) -> Result<i64, Fault> {
+    let position = event_batches::position;
+    Ok(each!(connection, c => {
+        diesel::insert_into(event_batches::table).values(row).returning(position).get_result::<i64>(c)
+    })?)
 }
 
 #[derive(Queryable, Selectable)]
@@ -75,6 +79,8 @@ fn page(
         oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
         last_seq: unsigned("logs.last_seq", last_seq)?,
     };
+    // What is before the oldest event went with a deleted session; a row without events stands for it in the feed.
+    let after = after.max(page.oldest_seq.saturating_sub(1));
     let Some(end) = end_of_page(connection, key, after, limit, max_bytes)? else { return Ok(Some(page)) };
     let rows = event_batches::table
         .filter(event_batches::key.eq(key))

@@ -59,7 +59,7 @@ impl<'a> Group<'a> {
 }
 
 /// Does all jobs as if one after the other.
-pub(super) fn all(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
+pub(super) fn all(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
     let mut replies = vec![Reply::Done; writes.len()];
     let mut group = Group::default();
     for (place, write) in writes.iter().enumerate() {
@@ -70,14 +70,14 @@ pub(super) fn all(connection: &mut AnyConnection, writes: &[Write]) -> Result<Ve
             if group.take(place, append) {
                 continue;
             }
-            flush(connection, std::mem::take(&mut group), &mut replies)?;
+            flush(connection, lane, std::mem::take(&mut group), &mut replies)?;
             group.take(place, append);
             continue;
         }
-        flush(connection, std::mem::take(&mut group), &mut replies)?;
-        set(&mut replies, place, one(connection, write)?);
+        flush(connection, lane, std::mem::take(&mut group), &mut replies)?;
+        set(&mut replies, place, one(connection, lane, write)?);
     }
-    flush(connection, group, &mut replies)?;
+    flush(connection, lane, group, &mut replies)?;
     Ok(replies)
 }
 
@@ -87,14 +87,18 @@ fn set(replies: &mut [Reply], place: usize, reply: Reply) {
     }
 }
 
-fn flush(connection: &mut AnyConnection, group: Group<'_>, replies: &mut [Reply]) -> Result<(), Fault> {
+fn flush(connection: &mut AnyConnection, lane: i32, group: Group<'_>, replies: &mut [Reply]) -> Result<(), Fault> {
     if group.appends.is_empty() {
         return Ok(());
     }
     let advanced = advance(connection, &group.chains)?;
-    let won: Vec<&Append> =
-        group.appends.iter().map(|(_, append)| *append).filter(|a| advanced.contains(a.key.as_str())).collect();
-    insert_rows(connection, &won)?;
+    let (places, won): (Vec<usize>, Vec<&Append>) =
+        group.appends.iter().filter(|(_, append)| advanced.contains(append.key.as_str())).copied().unzip();
+    let positions = insert_rows(connection, lane, &won)?;
+    for (place, append) in places.into_iter().zip(&won) {
+        let position = positions.get(&(append.key.as_str(), last_seq(append))).copied();
+        set(replies, place, Reply::Appended(lane, position.filter(|_| !append.events.frames().is_empty())));
+    }
     // Of several states of a session the last one stays; a touch after an update leaves what the update has set.
     let mut seen = HashSet::new();
     let mut updates: Vec<&Append> = Vec::new();
@@ -120,8 +124,7 @@ fn flush(connection: &mut AnyConnection, group: Group<'_>, replies: &mut [Reply]
     }
     // A chain that did not fit may still be right in a later link; each of its appends is answered for itself.
     for (place, append) in group.appends.iter().filter(|(_, append)| !advanced.contains(append.key.as_str())) {
-        let done = super::append::apply(connection, append)?;
-        set(replies, *place, if done { Reply::Done } else { Reply::Fenced });
+        set(replies, *place, Reply::of(lane, super::append::apply(connection, lane, append)?));
     }
     Ok(())
 }
@@ -153,10 +156,15 @@ fn advance(connection: &mut AnyConnection, chains: &HashMap<&str, Chain>) -> Res
     Ok(rows.into_iter().map(|row| row.key).collect())
 }
 
-fn insert_rows(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), Fault> {
+/// Gives the position of each new row of events by its key and last `seq`.
+fn insert_rows<'a>(
+    connection: &mut AnyConnection,
+    lane: i32,
+    appends: &[&'a Append],
+) -> Result<HashMap<(&'a str, i64), i64>, Fault> {
     let (mut batches, mut new_turns, mut files, mut new_messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for append in appends {
-        batches.extend(BatchRow::new(&append.key, append.expected_seq, &append.events));
+        batches.extend(BatchRow::new(lane, &append.key, append.expected_seq, &append.events));
         for write in &append.turns {
             if let TurnWrite::Insert(record) = write {
                 new_turns.push(TurnRow::new(record)?);
@@ -168,8 +176,13 @@ fn insert_rows(connection: &mut AnyConnection, appends: &[&Append]) -> Result<()
         }
     }
     let c = postgres(connection)?;
+    let mut placed: HashMap<String, Vec<(i64, i64)>> = HashMap::new();
     for rows in batches.chunks(MAX_ROWS) {
-        diesel::insert_into(event_batches::table).values(rows).execute(c)?;
+        let places = (event_batches::key, event_batches::last_seq, event_batches::position);
+        let rows = diesel::insert_into(event_batches::table).values(rows).returning(places);
+        for (key, last_seq, position) in rows.get_results::<(String, i64, i64)>(c)? {
+            placed.entry(key).or_default().push((last_seq, position));
+        }
     }
     for rows in new_turns.chunks(MAX_ROWS) {
         diesel::insert_into(turns::table).values(rows).execute(c)?;
@@ -180,7 +193,11 @@ fn insert_rows(connection: &mut AnyConnection, appends: &[&Append]) -> Result<()
     for rows in new_messages.chunks(MAX_ROWS) {
         diesel::insert_into(messages::table).values(rows).execute(c)?;
     }
-    Ok(())
+    let of = |append: &&'a Append| {
+        let places = placed.get(append.key.as_str()).into_iter().flatten();
+        places.map(|(last_seq, position)| ((append.key.as_str(), *last_seq), *position)).collect::<Vec<_>>()
+    };
+    Ok(appends.iter().flat_map(of).collect())
 }
 
 fn postgres(connection: &mut AnyConnection) -> Result<&mut PgConnection, Fault> {

@@ -19,6 +19,7 @@ mod codec;
 mod connection;
 mod events;
 mod fault;
+mod feed;
 mod health;
 mod hot;
 mod intake;
@@ -55,7 +56,7 @@ pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use records::*;
 
-use crate::{config::StoreConfig, ids::SessionKey};
+use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};
 use fault::Fault;
 use health::Health;
@@ -98,6 +99,7 @@ struct Inner {
     senders: RwLock<Option<Arc<[mpsc::Sender<Job>]>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     health: Vec<Arc<Health>>,
+    ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
     /// Held until nothing of this store runs any more.
@@ -144,10 +146,12 @@ impl Store {
         let mut first = Some(first);
         let writers = if target.is_sqlite() { 1 } else { config.writers.max(1) };
         let (mut senders, mut threads, mut health) = (Vec::new(), Vec::new(), Vec::new());
+        let ring = Arc::new(Ring::default());
         for _ in 0..writers {
             let (sender, jobs) = mpsc::channel(config.queue.max(1));
             let state = Arc::new(Health::default());
-            let writer = Writer::new(target.clone(), first.take(), Arc::clone(&state));
+            let mut writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring));
+            writer.prepare();
             let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
             threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
             senders.push(sender);
@@ -158,6 +162,7 @@ impl Store {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
             health,
+            ring,
             pool: Pool::new(target, config.readers, timeout),
             timeout,
             lock: Mutex::new(lock),
@@ -172,7 +177,7 @@ impl Store {
     pub async fn claim(&self, key: &SessionKey) -> Result<Option<Claimed>, StoreError> {
         match self.write(Write::Claim(key.clone())).await? {
             Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
-            Reply::Done | Reply::Fenced | Reply::Count(_) => Err(StoreError::Corrupt("a claim was mistaken".into())),
+            _ => Err(StoreError::Corrupt("a claim was mistaken".into())),
         }
     }
 
@@ -185,9 +190,9 @@ impl Store {
     /// failed, see [`AppendError::Store`].
     pub async fn append(&self, append: Append) -> Result<(), AppendError> {
         match self.write(Write::Append(Box::new(append))).await? {
-            Reply::Done => Ok(()),
+            Reply::Appended(..) => Ok(()),
             Reply::Fenced => Err(AppendError::Fenced),
-            Reply::Claimed(_) | Reply::Count(_) => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
+            _ => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
         }
     }
 
@@ -213,6 +218,14 @@ impl Store {
         let inner = Arc::clone(&self.0);
         // Joining threads blocks. If it panics there is nothing left to wait for.
         let _ = tokio::task::spawn_blocking(move || inner.close()).await;
+    }
+
+    /// Jobs that wait for the writers, and reads that have a connection.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting = senders.iter().flat_map(|senders| senders.iter());
+        (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

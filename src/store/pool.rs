@@ -19,6 +19,7 @@ use super::{
 /// The reading connections.
 pub(super) struct Pool {
     target: Target,
+    size: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<AnyConnection>>,
     timeout: Duration,
@@ -27,8 +28,9 @@ pub(super) struct Pool {
 impl Pool {
     /// A pool of at most `size` connections.
     pub(super) fn new(target: Target, size: u32, timeout: Duration) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(1).max(1)));
-        Arc::new(Self { target, permits, idle: Mutex::new(Vec::new()), timeout })
+        let size = usize::try_from(size).unwrap_or(1).max(1);
+        let permits = Arc::new(Semaphore::new(size));
+        Arc::new(Self { target, size, permits, idle: Mutex::new(Vec::new()), timeout })
     }
 
     /// Runs `read` on a connection. It may run twice, when the first connection turns out to be dead. When time is up
@@ -75,6 +77,11 @@ impl Pool {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
         Ok(result?)
+    }
+
+    /// Connections that read now.
+    pub(super) fn in_use(&self) -> usize {
+        self.size.saturating_sub(self.permits.available_permits())
     }
 
     /// Lets nobody read any more and closes what is idle.

@@ -1,12 +1,15 @@
 //! What the store takes and gives: plain data in the words of the protocol.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
 use crate::{
     ids::{ChoiceId, SessionId, SessionKey, TurnId},
-    protocol::{Attachment, Choice, Message, Snapshot, Turn, frame::Batch},
+    protocol::{Attachment, Choice, Message, Snapshot, Turn, Visibility, frame::Batch},
     timestamp::Timestamp,
 };
 
@@ -119,6 +122,29 @@ pub struct IdempotencyRecord {
     pub created_at: Timestamp,
 }
 
+/// Who may see a session, by what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audience {
+    /// Whose it is.
+    pub owner: Arc<str>,
+    /// Who else may see it.
+    pub visibility: Visibility,
+    /// The organisation that [`Visibility::Org`] means.
+    pub org_id: Option<Arc<str>>,
+}
+
+impl Audience {
+    /// The audience of a session.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            owner: snapshot.owner.as_str().into(),
+            visibility: snapshot.visibility,
+            org_id: snapshot.org_id.as_deref().map(Into::into),
+        }
+    }
+}
+
 /// What happens to the session row with an append.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum SessionWrite {
@@ -172,6 +198,8 @@ pub struct Append {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub idempotency: Vec<IdempotencyRecord>,
+    /// Who may see the session, for those that follow all sessions; of a session that is deleted, as it was.
+    pub audience: Option<Audience>,
     /// True when a client waits for it; under load it is committed before appends that only report progress.
     pub urgent: bool,
 }
@@ -261,6 +289,45 @@ pub struct SessionFilter {
     pub seen_by: Option<Viewer>,
     /// Whose title or key contains this text, whatever its case (ASCII).
     pub text: Option<String>,
+}
+
+/// A row of the feed: the events of one append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedRow {
+    /// Its lane.
+    pub lane: i32,
+    /// Its place there.
+    pub position: i64,
+    /// Whose events.
+    pub key: SessionKey,
+    /// The first of them.
+    pub first_seq: u64,
+    /// The last of them.
+    pub last_seq: u64,
+    /// Their JSON, in order; none when they went with a deleted session.
+    pub events: Vec<String>,
+}
+
+/// A page of the feed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FeedPage {
+    /// The rows, oldest first.
+    pub rows: Vec<FeedRow>,
+    /// Who may see the sessions of the rows now; a key without a session has that of its last owner alone.
+    pub audiences: HashMap<SessionKey, Audience>,
+    /// True when there may be more in that direction.
+    pub more: bool,
+}
+
+/// Where the feed stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedState {
+    /// The database.
+    pub id: u32,
+    /// The highest position that was ever given out.
+    pub newest: i64,
+    /// The newest row of each lane.
+    pub lanes: Vec<(i32, i64)>,
 }
 
 /// Events of one key as they were written.

@@ -6,16 +6,31 @@ diesel::table! {
         epoch -> BigInt,
         last_seq -> BigInt,
         oldest_seq -> BigInt,
+        last_owner -> Nullable<Text>,
     }
 }
 
 diesel::table! {
     event_batches (key, last_seq) {
+        position -> BigInt,
+        lane -> Integer,
         key -> Text,
         first_seq -> BigInt,
         last_seq -> BigInt,
         bytes -> BigInt,
         payload -> Text,
+    }
+}
+
+diesel::table! {
+    feed_lanes (lane) {
+        lane -> Integer,
+    }
+}
+
+diesel::table! {
+    feed_ids (id) {
+        id -> Integer,
     }
 }
 
@@ -50,6 +65,7 @@ diesel::table! {
         usage -> Text,
         brief -> Text,
         feedback -> Text,
+        list_id -> Text,
     }
 }
 

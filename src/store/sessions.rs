@@ -136,10 +136,26 @@ impl SessionRow {
     }
 }
 
-/// Adds a conversation, which becomes the present one of its key.
-pub(super) fn insert(connection: &mut AnyConnection, record: &SessionRecord) -> Result<(), Fault> {
-    diesel::insert_into(sessions::table).values(SessionRow::new(record, true)?).execute(connection)?;
+/// Adds a conversation, which becomes the present one of its key. It takes the place of `previous` in the list.
+pub(super) fn insert(
+    connection: &mut AnyConnection,
+    record: &SessionRecord,
+    previous: Option<SessionId>,
+) -> Result<(), Fault> {
+    let row = SessionRow::new(record, true)?;
+    let place = match previous {
+        Some(previous) => place(connection, &previous.to_string())?,
+        None => row.id.clone(),
+    };
+    diesel::insert_into(sessions::table).values((row, sessions::list_id.eq(place))).execute(connection)?;
     Ok(())
+}
+
+/// The place in the list that an id of a session means, also one of an earlier conversation; of a session that is gone,
+/// the id itself.
+fn place(connection: &mut AnyConnection, id: &str) -> Result<String, Fault> {
+    let place = sessions::table.filter(sessions::id.eq(id)).select(sessions::list_id);
+    Ok(place.first(connection).optional()?.unwrap_or_else(|| id.to_owned()))
 }
 
 /// Overwrites a conversation that is stored.
@@ -222,8 +238,10 @@ fn list(connection: &mut AnyConnection, filter: &SessionFilter, page: &Page) -> 
         let title = lower(sessions::title).like(pattern.clone()).escape('\\');
         query = query.filter(title.or(lower(sessions::key).like(pattern).escape('\\')));
     }
-    let walk = Walk::new(page, page.after.clone(), page.before.clone());
-    let rows = walk!(query, walk, sessions::id).load::<(SessionRow, i64)>(connection)?;
+    let mut cursor = |id: &Option<String>| id.as_ref().map(|id| place(connection, id)).transpose();
+    let (after, before) = (cursor(&page.after)?, cursor(&page.before)?);
+    let walk = Walk::new(page, after, before);
+    let rows = walk!(query, walk, sessions::list_id).load::<(SessionRow, i64)>(connection)?;
     walk.finish(rows, |(row, last_seq)| row.read(last_seq))
 }
 
@@ -282,7 +300,8 @@ impl Store {
         .await
     }
 
-    /// A page of the present conversations of all keys, in the order of their ids, which are the cursors.
+    /// A page of the present conversations of all keys, in the order in which the keys got their first ones. Ids are the
+    /// cursors, also those of sessions that were reset or deleted since.
     ///
     /// # Errors
     /// When the store fails.

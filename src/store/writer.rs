@@ -7,23 +7,28 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts, append, audit,
+    AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts,
+    append::{self, Applied},
+    audit,
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
+    feed,
     health::Health,
     intake::{Intake, MAX_BATCH},
     ledger, merge,
 };
 use crate::{
     agents::ProcessRecord,
+    feed::{Published, Ring},
     ids::{SessionKey, TokenId},
+    metrics,
     protocol::account::AuditEntry,
     timestamp::Timestamp,
 };
@@ -86,9 +91,21 @@ impl Write {
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
     Done,
+    /// An append is written, in this lane; the position of its events, where it has any.
+    Appended(i32, Option<i64>),
     Fenced,
     Claimed(Option<Box<Claimed>>),
     Count(usize),
+}
+
+impl Reply {
+    /// What came of an append in a lane.
+    pub(super) const fn of(lane: i32, applied: Applied) -> Self {
+        match applied {
+            Applied::Done(position) => Self::Appended(lane, position),
+            Applied::Fenced => Self::Fenced,
+        }
+    }
 }
 
 /// A job and who waits for it.
@@ -120,13 +137,16 @@ pub(super) struct Writer {
     target: Target,
     /// None after a failure that the connection may have suffered from.
     connection: Option<AnyConnection>,
+    /// The lane of the feed that the connection holds.
+    lane: Option<i32>,
     health: Arc<Health>,
+    ring: Arc<Ring>,
 }
 
 impl Writer {
     /// A writer that begins with `connection`, where there is one already.
-    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>) -> Self {
-        Self { target, connection, health }
+    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>, ring: Arc<Ring>) -> Self {
+        Self { target, connection, lane: None, health, ring }
     }
 
     /// Works until every sender is gone and all jobs are done.
@@ -134,14 +154,41 @@ impl Writer {
         let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
         while intake.next(&mut jobs, &mut batch) {
             self.health.begin();
+            let begun = Instant::now();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
             let results = self.commit(&writes);
+            if let Some(metrics) = metrics::get() {
+                metrics.store_commit.observe(begun.elapsed().as_secs_f64());
+                metrics.store_batch.observe(f64::from(u32::try_from(writes.len()).unwrap_or(u32::MAX)));
+            }
             self.note(&results);
+            self.publish(&writes, &results);
             for (reply, result) in waiting.into_iter().zip(results) {
                 // Who no longer waits does not want to know.
                 let _ = reply.send(result);
             }
         }
+    }
+
+    /// Shows the feed's followers what was committed, before anybody can act on it.
+    fn publish(&self, writes: &[Write], results: &[Result<Reply, StoreError>]) {
+        let mut batches: Vec<Published> = Vec::new();
+        for (write, result) in writes.iter().zip(results) {
+            match (write, result) {
+                (Write::Append(append), Ok(Reply::Appended(lane, Some(position)))) => batches.push(Published {
+                    lane: *lane,
+                    position: *position,
+                    key: append.key.clone(),
+                    audience: append.audience.clone(),
+                    batch: Arc::clone(&append.events),
+                }),
+                // It may be committed all the same.
+                (Write::Append(_), Err(StoreError::Unavailable(_))) => self.ring.reset(),
+                _ => {}
+            }
+        }
+        batches.sort_by_key(|published| published.position);
+        self.ring.publish(batches);
     }
 
     fn note(&self, results: &[Result<Reply, StoreError>]) {
@@ -202,23 +249,48 @@ impl Writer {
 
     /// One try.
     fn attempt(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
-        self.in_transaction(|connection| match connection {
-            AnyConnection::Sqlite(_) => one_by_one(connection, writes),
-            AnyConnection::Postgres(_) => merge::all(connection, writes),
+        self.in_transaction(|connection, lane| match connection {
+            AnyConnection::Sqlite(_) => one_by_one(connection, lane, writes),
+            AnyConnection::Postgres(_) => merge::all(connection, lane, writes),
         })
+    }
+
+    /// Connects and takes a lane, before the first job. What does not work now is tried again with it.
+    pub(super) fn prepare(&mut self) {
+        if let Err(fault) = self.seat() {
+            log::debug!("a writer of the store has no connection yet: {fault:?}");
+        }
+    }
+
+    /// The connection, and the lane of the feed that it holds.
+    fn seat(&mut self) -> Result<(&mut AnyConnection, i32), Fault> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                self.lane = None;
+                none.insert(self.target.connect(Role::Writer)?)
+            }
+        };
+        let lane = match self.lane {
+            Some(lane) => lane,
+            None => {
+                let lane = feed::take_lane(connection)?;
+                // What the lane's last holder had under way is over now, and may be committed without having been shown.
+                self.ring.reset();
+                *self.lane.insert(lane)
+            }
+        };
+        Ok((connection, lane))
     }
 
     fn in_transaction(
         &mut self,
-        work: impl FnOnce(&mut AnyConnection) -> Result<Vec<Reply>, Fault>,
+        work: impl FnOnce(&mut AnyConnection, i32) -> Result<Vec<Reply>, Fault>,
     ) -> Result<Vec<Reply>, Failure> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.target.connect(Role::Writer)?),
-        };
+        let (connection, lane) = self.seat()?;
         connection::begin(connection)?;
         let done = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
-            let replies = work(connection)?;
+            let replies = work(connection, lane)?;
             Ok((replies, transaction_number(connection)?))
         }));
         let (replies, transaction) = match done {
@@ -285,18 +357,15 @@ fn transaction_number(connection: &mut AnyConnection) -> Result<Option<i64>, Fau
 }
 
 /// Does the jobs one after the other.
-fn one_by_one(connection: &mut AnyConnection, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
-    writes.iter().map(|write| one(connection, write)).collect()
+fn one_by_one(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Result<Vec<Reply>, Fault> {
+    writes.iter().map(|write| one(connection, lane, write)).collect()
 }
 
 /// Does one job.
-pub(super) fn one(connection: &mut AnyConnection, write: &Write) -> Result<Reply, Fault> {
+pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
-        Write::Append(append) => {
-            let done = append::apply(connection, append)?;
-            Ok(if done { Reply::Done } else { Reply::Fenced })
-        }
+        Write::Append(append) => Ok(Reply::of(lane, append::apply(connection, lane, append)?)),
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
         Write::ProcessStarted(process) => ledger::start(connection, process).map(|()| Reply::Done),
@@ -322,7 +391,7 @@ mod tests {
         let target = Target::new(&StoreConfig { url: Some(url), ..StoreConfig::default() }).unwrap();
         let mut connection = target.connect(Role::Writer).unwrap();
         super::super::migrate::run(&mut connection).unwrap();
-        let mut writer = Writer::new(target, Some(connection), Arc::default());
+        let mut writer = Writer::new(target, Some(connection), Arc::default(), Arc::default());
 
         let sweep = Write::SweepIdempotency(Timestamp(i64::MAX));
         let call = Write::RememberCall(IdempotencyRecord {
@@ -332,8 +401,8 @@ mod tests {
             outcome: String::new(),
             created_at: Timestamp(0),
         });
-        let failed = writer.in_transaction(|connection| {
-            one_by_one(connection, std::slice::from_ref(&call))?;
+        let failed = writer.in_transaction(|connection, lane| {
+            one_by_one(connection, lane, std::slice::from_ref(&call))?;
             panic!("a job that panics");
         });
         assert!(matches!(failed, Err(Failure::Panic)), "{failed:?}");

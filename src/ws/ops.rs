@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::{ApiError, Code},
-    gateway::{Filter, From, Gateway, Idempotency, Lease, Principal, Scope, Subscription},
+    gateway::{
+        Cursor, FeedStart, FeedSubscription, Filter, From, Gateway, Idempotency, Lease, Principal, Scope, Subscription,
+    },
     http::{Named, abort_json, accepted_json, decode_value, message_once, parse_key, require},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{ChoiceAnswer, ResolvedBy, SendMessage},
@@ -15,11 +17,18 @@ use crate::{
 /// The names, for the message about an unknown one.
 const NAMES: &str = "subscribe, unsubscribe, send, abort, cancel, answer, snapshot, ping";
 
+/// What stands for all sessions in the place of a key, which it cannot be.
+pub(super) const ALL: &str = "*";
+
 /// One thing to do.
 #[derive(Debug, PartialEq)]
 pub(super) enum Op {
     /// Follow a session.
     Subscribe { session: SessionKey, from: From, filter: Filter },
+    /// Follow all sessions.
+    SubscribeAll { start: FeedStart, types: Vec<String> },
+    /// Follow them no more.
+    UnsubscribeAll,
     /// Follow it no more.
     Unsubscribe { session: SessionKey },
     /// Send a message.
@@ -42,8 +51,10 @@ pub(super) enum Done {
     Result(Value),
     /// A stream to show, and the right to.
     Subscribed(SessionKey, (Subscription, Lease)),
-    /// A stream to drop.
-    Unsubscribed(SessionKey),
+    /// A stream over all sessions to show, and the right to.
+    SubscribedToAll((FeedSubscription, Lease)),
+    /// A stream to drop; none is the one over all sessions.
+    Unsubscribed(Option<SessionKey>),
 }
 
 fn invalid(message: impl Into<String>) -> ApiError {
@@ -71,6 +82,10 @@ fn op(mut fields: Map<String, Value>, own: Option<&SessionKey>) -> Result<Op, Ap
     };
     if name == "ping" {
         return nothing_more(fields, Op::Ping);
+    }
+    if fields.get("session").is_some_and(|session| session == ALL) && ["subscribe", "unsubscribe"].contains(&&*name) {
+        fields.remove("session");
+        return if name == "subscribe" { subscribe_all(fields) } else { nothing_more(fields, Op::UnsubscribeAll) };
     }
     let session = match (fields.remove("session"), own) {
         (Some(Value::String(key)), _) => parse_key(&key),
@@ -125,6 +140,28 @@ fn subscribe(fields: Map<String, Value>, session: SessionKey) -> Result<Op, ApiE
     Ok(Op::Subscribe { session, from, filter })
 }
 
+fn subscribe_all(fields: Map<String, Value>) -> Result<Op, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        after: Option<Value>,
+        types: Option<Vec<String>>,
+    }
+    let fields: Fields = decode_value(Value::Object(fields), Code::InvalidJson)?;
+    let start = match fields.after {
+        None => FeedStart::Now,
+        Some(zero) if zero == 0 || zero == "0" => FeedStart::After(Cursor::default()),
+        Some(Value::String(cursor)) => FeedStart::After(cursor.parse().map_err(|_bad| not_a_cursor())?),
+        Some(_) => return Err(not_a_cursor()),
+    };
+    Ok(Op::SubscribeAll { start, types: fields.types.unwrap_or_default() })
+}
+
+fn not_a_cursor() -> ApiError {
+    let what = "The field after must be a cursor of the stream over all sessions, as it came, or 0.";
+    ApiError::new(Code::InvalidCursor, what).with("field", "after")
+}
+
 fn send(mut fields: Map<String, Value>, session: SessionKey) -> Result<Op, ApiError> {
     let key = match fields.remove("idempotency_key") {
         None | Some(Value::Null) => None,
@@ -148,7 +185,11 @@ pub(super) async fn run(gateway: &Gateway, who: &Principal, op: Op) -> Result<Do
             let subscription = gateway.subscribe(who, &session, from, filter).await?;
             return Ok(Done::Subscribed(session, subscription));
         }
-        Op::Unsubscribe { session } => return Ok(Done::Unsubscribed(session)),
+        Op::SubscribeAll { start, types } => {
+            return Ok(Done::SubscribedToAll(gateway.follow_all(who, start, types)?));
+        }
+        Op::UnsubscribeAll => return Ok(Done::Unsubscribed(None)),
+        Op::Unsubscribe { session } => return Ok(Done::Unsubscribed(Some(session))),
         Op::Send { session, message, once } => accepted_json(&gateway.send(who, &session, *message, "ws", once).await?),
         Op::Abort { session } => abort_json(gateway.abort(who, &session).await?),
         Op::Cancel { session, turn } => json!({"turn": gateway.cancel_turn(who, &session, turn).await?}),
@@ -174,6 +215,10 @@ mod tests {
         let (id, op) = parse(r#"{"id":7,"op":"subscribe","session":"a","after":3,"types":["turn."]}"#, None);
         let filter = Filter { types: vec!["turn.".into()], turn: None, raw: false };
         assert_eq!((id, op.unwrap()), (7.into(), Op::Subscribe { session: key("a"), from: From::After(3), filter }));
+
+        let (_, op) = parse(r#"{"id":7,"op":"subscribe","session":"*","after":0}"#, Some(&key("own")));
+        let start = FeedStart::After(Cursor::default());
+        assert_eq!(op.unwrap(), Op::SubscribeAll { start, types: vec![] });
 
         let (_, op) =
             parse(r#"{"id":"x","op":"send","text":"hi","policy":"reject","idempotency_key":"k"}"#, Some(&key("own")));
@@ -207,6 +252,8 @@ mod tests {
             (r#"{"id":1,"op":"snapshot","session":"a b"}"#, json!(1), Code::InvalidId, "a b"),
             (r#"{"id":1,"op":"ping","extra":1}"#, json!(1), Code::InvalidJson, "extra"),
             (r#"{"id":1,"op":"subscribe","session":"a","after":-1}"#, json!(1), Code::InvalidJson, "after"),
+            (r#"{"id":1,"op":"subscribe","session":"*","after":7}"#, json!(1), Code::InvalidCursor, "after"),
+            (r#"{"id":1,"op":"snapshot","session":"*"}"#, json!(1), Code::InvalidId, "*"),
             (r#"{"id":1,"op":"send","session":"a","txet":"x"}"#, json!(1), Code::InvalidJson, "txet"),
             (r#"{"id":1,"op":"cancel","session":"a","turn_id":"turn_1"}"#, json!(1), Code::TurnNotFound, "turn_1"),
             (r#"{"id":1,"op":"answer","session":"a"}"#, json!(1), Code::InvalidJson, "choice_id"),

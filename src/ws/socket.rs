@@ -9,7 +9,11 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, Stre
 use actix_web::web::{self, Data};
 use actix_web_actors::ws::{CloseCode, CloseReason, Message, ProtocolError, WebsocketContext};
 use bytestring::ByteString;
-use futures_util::{StreamExt, future::ready, stream::once};
+use futures_util::{
+    StreamExt,
+    future::ready,
+    stream::{LocalBoxStream, once},
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -20,9 +24,11 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
-    gateway::{Item, Lease, Principal, Subscription},
-    http::{Api, RequestId, follow},
+    gateway::{Item, Principal},
+    http::{Api, RequestId, follow, follow_all},
     ids::SessionKey,
+    logs,
+    metrics::Held,
     protocol::frame::{EndReason, ping},
     timestamp::Timestamp,
 };
@@ -37,6 +43,12 @@ const MAX_SUBSCRIPTIONS: usize = 1024;
 const MAX_QUEUED: usize = 64 * 1024;
 
 type Context = WebsocketContext<Socket>;
+
+/// A stream to show.
+type Items = LocalBoxStream<'static, Item>;
+
+/// The result of the reply, and the stream of a session or of all.
+type Admitted = (Result<Value, ApiError>, Option<(Option<SessionKey>, Items)>);
 
 /// The close code for private use that means: no such session.
 const NO_SESSION: u16 = 4004;
@@ -59,7 +71,8 @@ pub(super) struct Socket {
     waiting: VecDeque<(Option<Value>, Result<Op, ApiError>)>,
     /// True while an op runs. One at a time: what a client sends first is accepted first.
     busy: bool,
-    subscriptions: HashMap<SessionKey, Shown>,
+    /// By session; none is the stream over all of them.
+    subscriptions: HashMap<Option<SessionKey>, Shown>,
     /// Numbers subscriptions, so that pieces of one that was replaced are known.
     count: u64,
     /// Bytes since the last stop.
@@ -68,6 +81,13 @@ pub(super) struct Socket {
     seen: Instant,
     stopping: bool,
     closed: bool,
+    _counted: Held,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.api.sockets.closed();
+    }
 }
 
 /// A subscription that is shown.
@@ -78,7 +98,7 @@ struct Shown {
 
 /// A piece of a subscription; none when it ended without a word.
 struct Piece {
-    session: SessionKey,
+    session: Option<SessionKey>,
     number: u64,
     item: Option<Item>,
 }
@@ -86,6 +106,7 @@ struct Piece {
 impl Socket {
     pub(super) fn new(opening: Opening, payload: web::Payload) -> Self {
         let (own, first) = opening.first.unzip();
+        opening.api.sockets.opened();
         Self {
             api: opening.api,
             who: opening.who,
@@ -103,6 +124,7 @@ impl Socket {
             seen: Instant::now(),
             stopping: false,
             closed: false,
+            _counted: Held::of(|metrics| metrics.sockets.clone()),
         }
     }
 
@@ -125,7 +147,11 @@ impl Socket {
     fn close(&mut self, code: CloseCode, why: &str, ctx: &mut Context) {
         if !self.closed {
             self.closed = true;
-            log::debug!(request_id = self.id.as_str(), code = u16::from(code); "socket closed: {why}");
+            let number = u16::from(code);
+            log::debug!(request_id = self.id.as_str(), code = number; "socket closed: {why}");
+            if !matches!(number, 1000 | 1001) {
+                self.api.sockets.failed(number, why);
+            }
             ctx.close(Some(CloseReason { code, description: Some(why.to_owned()) }));
             ctx.stop();
         }
@@ -179,8 +205,8 @@ impl Socket {
             Err(error) => return self.finish(id, Err(error), ctx),
         };
         self.busy = true;
-        let api = self.api.clone();
-        let done = async move { ops::run(&api.gateway, &who, op).await };
+        let (api, request) = (self.api.clone(), self.id.clone());
+        let done = async move { logs::within(request.as_str(), ops::run(&api.gateway, &who, op)).await };
         ctx.spawn(done.into_actor(self).map(move |done, socket, ctx| {
             socket.busy = false;
             socket.finish(id, done, ctx);
@@ -200,13 +226,14 @@ impl Socket {
     fn finish(&mut self, id: Option<Value>, done: Result<Done, ApiError>, ctx: &mut Context) {
         let (result, subscribed) = match done {
             Ok(Done::Result(result)) => (Ok(result), None),
-            Ok(Done::Subscribed(session, subscription)) => match self.room_for(&session) {
-                Ok(()) => (Ok(json!({"session": session})), Some((session, subscription))),
-                Err(error) => (Err(error), None),
-            },
+            Ok(Done::Subscribed(session, subscription)) => {
+                let items = follow(subscription, session.clone());
+                self.admit(Some(session), items.boxed_local())
+            }
+            Ok(Done::SubscribedToAll(subscription)) => self.admit(None, follow_all(subscription).boxed_local()),
             Ok(Done::Unsubscribed(session)) => {
                 let was = self.subscriptions.remove(&session).is_some_and(|shown| ctx.cancel_future(shown.handle));
-                (Ok(json!({"session": session, "subscribed": was})), None)
+                (Ok(json!({"session": name(session.as_ref()), "subscribed": was})), None)
             }
             Err(error) => (Err(error), None),
         };
@@ -215,12 +242,20 @@ impl Socket {
             (None, Ok(_)) => {}
             (None, Err(error)) => self.close(refusal(error.code), error.code.as_str(), ctx),
         }
-        if let Some((session, subscription)) = subscribed {
-            self.show(session, subscription, ctx);
+        if let Some((session, items)) = subscribed {
+            self.show(session, items, ctx);
         }
     }
 
-    fn room_for(&self, session: &SessionKey) -> Result<(), ApiError> {
+    /// The reply to a subscription, and the subscription where there is room for it.
+    fn admit(&self, session: Option<SessionKey>, items: Items) -> Admitted {
+        match self.room_for(&session) {
+            Ok(()) => (Ok(json!({"session": name(session.as_ref())})), Some((session, items))),
+            Err(error) => (Err(error), None),
+        }
+    }
+
+    fn room_for(&self, session: &Option<SessionKey>) -> Result<(), ApiError> {
         if self.subscriptions.len() < MAX_SUBSCRIPTIONS || self.subscriptions.contains_key(session) {
             return Ok(());
         }
@@ -229,10 +264,10 @@ impl Socket {
     }
 
     /// Shows a subscription in place of an earlier one to the same session.
-    fn show(&mut self, session: SessionKey, subscription: (Subscription, Lease), ctx: &mut Context) {
+    fn show(&mut self, session: Option<SessionKey>, items: Items, ctx: &mut Context) {
         self.count += 1;
         let number = self.count;
-        let items = follow(subscription, session.clone()).map(Some).chain(once(ready(None)));
+        let items = items.map(Some).chain(once(ready(None)));
         let key = session.clone();
         let pieces = items.map(move |item| Piece { session: key.clone(), number, item });
         let handle = ctx.add_stream(Box::pin(pieces));
@@ -242,9 +277,9 @@ impl Socket {
     }
 
     /// A subscription is over; on the socket of its session so is the connection.
-    fn ended(&mut self, session: &SessionKey, reason: Option<EndReason>, ctx: &mut Context) {
+    fn ended(&mut self, session: &Option<SessionKey>, reason: Option<EndReason>, ctx: &mut Context) {
         self.subscriptions.remove(session);
-        if self.own.as_ref() == Some(session) {
+        if session.is_some() && self.own == *session {
             let (code, why) = farewell(reason);
             self.close(code, why, ctx);
         }
@@ -271,6 +306,11 @@ impl Socket {
             None => self.close(CloseCode::Policy, "silent for too long", ctx),
         }
     }
+}
+
+/// How a reply names the session of a subscription.
+fn name(session: Option<&SessionKey>) -> &str {
+    session.map_or(ops::ALL, SessionKey::as_str)
 }
 
 /// The close code where the session of the path cannot be followed.
@@ -364,7 +404,10 @@ impl StreamHandler<Piece> for Socket {
         match piece.item {
             Some(Item::Events(batch)) => batch.frames().iter().for_each(|frame| self.write(frame.json.clone(), ctx)),
             Some(Item::Frames(frames)) => frames.into_iter().for_each(|frame| self.write(frame.json, ctx)),
-            Some(Item::Control(_, json)) => self.write(json, ctx),
+            Some(Item::Placed(events)) => {
+                events.iter().for_each(|(cursor, frame)| self.write(frame.with_cursor(cursor), ctx));
+            }
+            Some(Item::Control(_, json) | Item::Place(_, json)) => self.write(json, ctx),
             Some(Item::End(reason, json)) => {
                 self.write(json, ctx);
                 self.ended(&piece.session, Some(reason), ctx);

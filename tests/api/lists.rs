@@ -134,3 +134,60 @@ async fn sessions_are_filtered() {
         server.get(&format!("/v1/sessions?{bad}")).await.assert_envelope();
     }
 }
+
+#[tokio::test]
+async fn who_walks_the_list_misses_and_doubles_nothing_while_sessions_come_and_go() {
+    let server = TestGateway::start();
+    let key = |n: usize| format!("stays:{n}");
+    for n in 0..30 {
+        server.post("/v1/sessions", json!({"key": key(n)})).await.ok(201);
+        server.post("/v1/sessions", json!({"key": format!("goes:{n}")})).await.ok(201);
+    }
+    for order in ["desc", "asc"] {
+        let done = std::sync::atomic::AtomicBool::new(false);
+        // Sessions are made, deleted and reset all the time, those that the walker stands at too.
+        let stir = async {
+            let mut n = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let gone = format!("goes:{}", n % 30);
+                server.delete(&format!("/v1/sessions/{gone}")).await;
+                server.act(&format!("/v1/sessions/{}/reset", key((n * 7) % 30))).await.ok(200);
+                server.post("/v1/sessions", json!({"key": gone})).await.ok(201);
+                n += 1;
+            }
+        };
+        let walk = async {
+            let (mut seen, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = server.get(&format!("/v1/sessions?q=stays:&order={order}&limit=4{after}")).await.ok(200);
+                let data = page["data"].as_array().unwrap();
+                seen.extend(data.iter().map(|entry| str_of(entry, "key").to_owned()));
+                if page["has_more"] == false {
+                    break;
+                }
+                after = format!("&after={}", str_of(&page, "last_id"));
+            }
+            // And all of them, where entries beside the cursor come and go.
+            let (mut all, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = server.get(&format!("/v1/sessions?order={order}&limit=5{after}")).await.ok(200);
+                let keys = page["data"].as_array().unwrap().iter().map(|entry| str_of(entry, "key").to_owned());
+                all.extend(keys.filter(|key| key.starts_with("stays:")));
+                if page["has_more"] == false || all.len() >= 30 {
+                    break;
+                }
+                after = format!("&after={}", str_of(&page, "last_id"));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            (seen, all)
+        };
+        let ((seen, all), ()) = tokio::join!(walk, stir);
+        let mut expected: Vec<String> = (0..30).map(key).collect();
+        if order == "desc" {
+            expected.reverse();
+        }
+        assert_eq!(seen, expected, "{order}");
+        assert_eq!(all, expected, "{order}");
+    }
+    server.assert_quiet();
+}

@@ -53,12 +53,11 @@ impl Subject {
         let mut agent = match self {
             Self::Real(real) => {
                 let config = real.set_up_as(mock, home, variant != Variant::Modes);
-                let mut env: Vec<(String, Value)> =
+                let mut env: serde_json::Map<String, Value> =
                     config.env.iter().map(|(name, value)| (name.clone(), value.expose().into())).collect();
                 // The server's own PATH is short.
-                env.push(("PATH".into(), std::env::var("PATH").unwrap().into()));
-                json!({"kind": self.kind(), "command": config.command, "cwd": work,
-                    "env": env.into_iter().collect::<serde_json::Map<_, _>>()})
+                env.insert("PATH".into(), std::env::var("PATH").unwrap().into());
+                json!({"kind": self.kind(), "command": config.command, "cwd": work, "env": env})
             }
             Self::Openai => json!({"kind": "openai", "base_url": mock.v1(), "max_retries": 1}),
         };

@@ -357,6 +357,7 @@ impl Machine {
             continued_from: None,
             attempt: 1,
             once: None,
+            request_id: None,
         };
         self.command(Command::Enqueue(Arc::new(message)));
         let running = self.state.as_ref().and_then(|state| state.running.as_ref());

@@ -87,6 +87,7 @@ pub fn append(key: &SessionKey, epoch: i64, expected_seq: u64, texts: &[&str]) -
         rules: Vec::new(),
         native_ids: Vec::new(),
         idempotency: Vec::new(),
+        audience: None,
         urgent: false,
     }
 }

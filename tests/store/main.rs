@@ -7,6 +7,7 @@ mod postgres;
 
 mod accounts;
 mod build;
+mod feed;
 mod lists;
 mod log;
 mod migrations;
@@ -83,6 +84,11 @@ on_both! {
     log::a_key_is_created_once,
     log::numbering_goes_on_after_a_delete,
     log::wrong_numbers_are_refused,
+    feed::no_writer_is_overtaken,
+    feed::a_cursor_goes_on_after_a_restart,
+    feed::a_delete_leaves_one_mark,
+    feed::who_may_not_see_a_session_sees_nothing_of_it,
+    feed::pages_up_to_a_cursor_are_the_last_ones,
     records::a_session_comes_back_as_it_was_written,
     records::a_claim_brings_what_an_actor_needs,
     records::turns_keep_their_files_through_changes,

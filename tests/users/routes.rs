@@ -46,6 +46,12 @@ const TABLE: &[Row] = &[
     ("POST /v1/logout", Public, none, 204),
     // Whoever has a token may log in; this one is none.
     ("POST /v1/login", Public, || json!({"token": "gr_wrong"}), 401),
+    ("GET /metrics", Admin, none, 200),
+    ("GET /v1/config", Admin, none, 200),
+    ("PATCH /v1/config", Admin, none, 200),
+    ("GET /v1/logs", Admin, none, 200),
+    ("GET /v1/channels/status", Admin, none, 200),
+    ("GET /v1/events", Read, none, 200),
     ("GET /v1/me", Caller, none, 200),
     ("GET /v1/me/tokens", Browser, none, 200),
     ("POST /v1/me/tokens", Browser, none, 201),

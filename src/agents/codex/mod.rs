@@ -58,7 +58,6 @@ impl Agent for CodexAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
-            per_turn: false,
             steer: true,
             shared: false,
             images: true,

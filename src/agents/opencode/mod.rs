@@ -69,7 +69,6 @@ impl Agent for OpencodeAgent {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             stateless: false,
-            per_turn: false,
             steer: true,
             shared: true,
             images: true,

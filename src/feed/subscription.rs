@@ -1,0 +1,227 @@
+//! One stream of the feed, for one subscriber, on any transport.
+//!
+//! It takes its place in the ring first, then reads from the store until nothing is left, then goes on in the ring,
+//! passing over what it has seen. It is pulled: its memory is a page, whatever the client does.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::{Cursor, Listener, Published};
+use crate::{
+    access::{Access, Principal},
+    metrics::{self, Held},
+    protocol::{Control, Frame, frame::EndReason},
+    session::{Item, passes},
+    store::{Audience, FeedPage, FeedRow, Store, StoreError},
+    timestamp::Timestamp,
+};
+
+/// Rows and bytes in one page of a replay.
+const PAGE: (usize, usize) = (512, 256 * 1024);
+/// Rows that may be passed over before the subscriber is told where it is.
+const SILENT: usize = 256;
+
+/// Where a stream of the feed begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedStart {
+    /// With the next commit.
+    Now,
+    /// After this place; a default cursor is the beginning.
+    After(Cursor),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Find out where to begin, and say hello.
+    Start,
+    /// Read from the store.
+    Replay,
+    /// Go on in the ring.
+    Live,
+    /// Nothing more.
+    Over,
+}
+
+/// A stream of the feed. Dropping it unsubscribes.
+pub struct FeedSubscription {
+    store: Store,
+    who: Principal,
+    /// Knows what has become of the caller since: its organisations may be others now.
+    access: Option<Arc<Access>>,
+    types: Vec<String>,
+    start: FeedStart,
+    listener: Listener,
+    cursor: Cursor,
+    /// Rows that were passed over since the subscriber last heard of its place.
+    silent: usize,
+    phase: Phase,
+    /// Things to show before anything else.
+    ready: VecDeque<Item>,
+    _counted: Held,
+}
+
+impl FeedSubscription {
+    /// A stream that has not begun yet, of events whose types have one of the prefixes; none is all.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        who: Principal,
+        access: Option<Arc<Access>>,
+        start: FeedStart,
+        types: Vec<String>,
+    ) -> Self {
+        let listener = Listener::new(Arc::clone(store.ring()));
+        let (cursor, ready) = (Cursor::default(), VecDeque::new());
+        let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["all"]));
+        Self { store, who, access, types, start, listener, cursor, silent: 0, phase: Phase::Start, ready, _counted }
+    }
+
+    /// The next piece; none after [`Item::End`]. Cancel safe.
+    pub async fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
+            }
+            let done = match self.phase {
+                Phase::Over => return None,
+                Phase::Start => self.begin().await,
+                Phase::Replay => self.replay().await,
+                Phase::Live => match self.listener.next().await {
+                    Some(batches) => {
+                        self.renew();
+                        batches.iter().for_each(|batch| self.show_live(batch));
+                        Ok(())
+                    }
+                    None => {
+                        if let Some(metrics) = metrics::get() {
+                            metrics.lags.with_label_values(&["all"]).inc();
+                        }
+                        self.listener.rejoin();
+                        self.phase = Phase::Replay;
+                        Ok(())
+                    }
+                },
+            };
+            if let Err(error) = done {
+                log::warn!(error:% = error; "a stream over all sessions could not be read");
+                let reason = EndReason::StoreUnavailable;
+                let frame = Control::End { reason, retry: reason.retry() }.encode_for_all();
+                self.ready.push_back(Item::End(reason, frame));
+                self.phase = Phase::Over;
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let state = self.store.feed_state().await?;
+        let mut gap = false;
+        self.cursor = match &self.start {
+            FeedStart::Now => Cursor::at(state.id, state.lanes),
+            FeedStart::After(cursor) => {
+                let beyond = cursor.lanes().iter().any(|(_, position)| *position > state.newest);
+                gap = !cursor.is_start() && (cursor.feed() != state.id || beyond);
+                if gap { Cursor::default() } else { cursor.clone() }
+            }
+        };
+        self.cursor.belong_to(state.id);
+        let hello = Control::StreamHello { cursor: self.cursor.encode(), at: Timestamp::now() };
+        self.ready.push_back(Item::Control("stream.hello", hello.encode_for_all()));
+        if gap {
+            let gap = Control::Gap { from: None, to: None, reason: "unknown_cursor" };
+            self.ready.push_back(Item::Control("stream.gap", gap.encode_for_all()));
+        }
+        self.tell_place();
+        // From now on everything is in the ring, where this stream has had its place since before it looked.
+        self.phase = if self.start == FeedStart::Now { Phase::Live } else { Phase::Replay };
+        Ok(())
+    }
+
+    /// Tells the subscriber where it is.
+    fn tell_place(&mut self) {
+        self.silent = 0;
+        let cursor = self.cursor.encode();
+        let frame = Control::Cursor { cursor: cursor.clone() }.encode_for_all();
+        self.ready.push_back(Item::Place(cursor, frame));
+    }
+
+    async fn replay(&mut self) -> Result<(), StoreError> {
+        self.renew();
+        let FeedPage { rows, audiences, more } =
+            self.store.feed_after(&self.cursor, PAGE.0, PAGE.1, !self.who.is_admin()).await?;
+        for row in &rows {
+            let visible = self.sees(audiences.get(&row.key));
+            self.show_row(row, visible)?;
+        }
+        if !more {
+            // All of a snapshot that is younger than the place in the ring: what comes after it is there.
+            self.phase = Phase::Live;
+        }
+        Ok(())
+    }
+
+    /// The caller as it is now. One whose credentials are gone loses its lease, which ends the stream.
+    fn renew(&mut self) {
+        if let Some(Ok(who)) = self.access.as_ref().map(|access| access.renew(&self.who)) {
+            self.who = who;
+        }
+    }
+
+    /// What nobody knows the audience of is for admins.
+    fn sees(&self, audience: Option<&Audience>) -> bool {
+        self.who.is_admin() || audience.is_some_and(|audience| self.who.may_follow(audience))
+    }
+
+    fn show_row(&mut self, row: &FeedRow, visible: bool) -> Result<(), StoreError> {
+        let skip = match self.cursor.partial() {
+            Some((lane, position, taken)) if (lane, position) == (row.lane, row.position) => taken,
+            _ => 0,
+        };
+        if visible && row.events.is_empty() {
+            self.cursor.pass(row.lane, row.position, 0);
+            let gap = Control::Gap { from: Some(row.first_seq), to: Some(row.last_seq), reason: "session_deleted" };
+            self.ready.push_back(Item::Control("stream.gap", gap.encode(&row.key, None)));
+            self.tell_place();
+            return Ok(());
+        }
+        let mut frames = Vec::new();
+        if visible {
+            for event in &row.events {
+                let frame = Frame::decode(event);
+                frames.push(frame.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", row.key)))?);
+            }
+        }
+        self.show(row.lane, row.position, skip, &frames);
+        Ok(())
+    }
+
+    fn show_live(&mut self, published: &Published) {
+        if published.position <= self.cursor.position(published.lane) {
+            return;
+        }
+        let visible = self.sees(published.audience.as_ref());
+        let frames = if visible { published.batch.frames() } else { &[] };
+        self.show(published.lane, published.position, 0, frames);
+    }
+
+    /// Goes past a row and shows those of its events that are wanted.
+    fn show(&mut self, lane: i32, position: i64, skip: u32, frames: &[Frame]) {
+        let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        let mut shown = Vec::new();
+        for (number, frame) in (1..).zip(frames).skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+            if passes(&self.types, &frame.kind) {
+                let mut behind = self.cursor.clone();
+                behind.pass(lane, position, if number == count { 0 } else { number });
+                shown.push((behind.encode(), frame.clone()));
+            }
+        }
+        self.cursor.pass(lane, position, 0);
+        if shown.is_empty() {
+            self.silent += 1;
+            if self.silent >= SILENT {
+                self.tell_place();
+            }
+        } else {
+            self.silent = 0;
+            self.ready.push_back(Item::Placed(shown));
+        }
+    }
+}

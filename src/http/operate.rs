@@ -1,0 +1,179 @@
+//! For operators: settings, the log, how the channels do.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    web::{self, Data},
+};
+use bytes::Bytes;
+use futures_util::{Stream, stream::unfold};
+use serde_json::{Map, Value, json};
+
+use super::{Api, Params, body::Json, caller::Admin, list::Whole, messages::accepts, params::seq};
+use crate::{
+    error::{ApiError, Code},
+    gateway::SettingsView,
+    logs::{self, Line, Tail},
+    timestamp::Timestamp,
+};
+
+/// `GET /v1/config`
+pub(super) async fn config(api: Data<Api>, Admin(_): Admin) -> web::Json<SettingsView> {
+    web::Json(api.gateway.settings())
+}
+
+/// `PATCH /v1/config`
+pub(super) async fn patch_config(
+    api: Data<Api>,
+    Admin(who): Admin,
+    Json(body): Json<Map<String, Value>>,
+) -> Result<web::Json<SettingsView>, ApiError> {
+    api.gateway.change_settings(&who, &body)?;
+    Ok(web::Json(api.gateway.settings()))
+}
+
+/// `GET /v1/logs`: the newest lines, or as a stream those and all that follow.
+pub(super) async fn logs(
+    request: HttpRequest,
+    api: Data<Api>,
+    Admin(_): Admin,
+    params: Params,
+) -> Result<HttpResponse, ApiError> {
+    let limit = params.count("limit", 200, 1..=u32::try_from(logs::MAX_LINES).unwrap_or(u32::MAX))?;
+    let severity = match params.get("level").unwrap_or("trace") {
+        "error" => 1,
+        "warn" => 2,
+        "info" => 3,
+        "debug" => 4,
+        "trace" => 5,
+        _ => {
+            let what = "level must be error, warn, info, debug or trace.";
+            return Err(ApiError::new(Code::InvalidParameter, what).with("parameter", "level"));
+        }
+    };
+    let lines = logs::lines().ok_or_else(super::errors::internal)?;
+    let tail = lines.tail(usize::try_from(limit).unwrap_or(logs::MAX_LINES), severity);
+    if !accepts(&request, "text/event-stream") {
+        return Ok(HttpResponse::Ok().json(Whole { data: tail }));
+    }
+    let header = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let (tail, from) = match header {
+        Some(id) => (Vec::new(), seq("Last-Event-ID", id)?),
+        None => {
+            let newest = lines.tail(1, 5).first().map_or(0, |line| line.id);
+            (tail, newest)
+        }
+    };
+    let following = Following { tail: Tail::new(Arc::clone(lines), from), ready: VecDeque::new(), severity };
+    let following = Following { ready: tail.iter().map(|line| block(line)).collect(), ..following };
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        .streaming(following.stream(&api)))
+}
+
+/// A log that is being followed.
+struct Following {
+    tail: Tail,
+    ready: VecDeque<String>,
+    severity: u8,
+}
+
+impl Following {
+    fn stream(self, api: &Api) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        let (stopping, heartbeat) = (api.gateway.access().stopping.child_token(), api.config.stream.heartbeat.0);
+        unfold(Some(self), move |following| {
+            let stopping = stopping.clone();
+            async move {
+                let mut following = following?;
+                let text = loop {
+                    if !following.ready.is_empty() {
+                        break following.ready.drain(..).collect();
+                    }
+                    tokio::select! {
+                        (lost, lines) = following.tail.next() => following.take(lost, &lines),
+                        () = stopping.cancelled() => {
+                            let end = json!({"type": "stream.end", "data": {"reason": "shutting_down", "retry": true}});
+                            return Some((Ok(format!("event: stream.end\ndata: {end}\n\n").into()), None));
+                        }
+                        () = tokio::time::sleep(heartbeat) => break ": ping\n\n".to_owned(),
+                    }
+                };
+                Some((Ok(Bytes::from(text)), Some(following)))
+            }
+        })
+    }
+
+    fn take(&mut self, lost: u64, lines: &[Arc<Line>]) {
+        if lost > 0 {
+            let gap = json!({"type": "stream.gap", "data": {"lines": lost, "reason": "pruned"}});
+            self.ready.push_back(format!("event: stream.gap\ndata: {gap}\n\n"));
+        }
+        let wanted = lines.iter().filter(|line| line.severity() <= self.severity);
+        self.ready.extend(wanted.map(|line| block(line)));
+    }
+}
+
+/// A line as an event.
+fn block(line: &Line) -> String {
+    format!("id: {}\nevent: logs.line\ndata: {}\n\n", line.id, json!(line))
+}
+
+/// What the WebSockets of this server went through.
+#[derive(Debug, Default)]
+pub struct SocketStats {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    failed: AtomicU64,
+    last_error: Mutex<Option<(Timestamp, u16, String)>>,
+}
+
+impl SocketStats {
+    /// One was opened.
+    pub fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One is gone.
+    pub fn closed(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One was closed by the server, for a reason that is not a client's close nor the server's stop.
+    pub fn failed(&self, code: u16, why: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Timestamp::now(), code, why.to_owned()));
+    }
+
+    fn to_json(&self) -> Value {
+        let (opened, closed) = (self.opened.load(Ordering::Relaxed), self.closed.load(Ordering::Relaxed));
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        json!({
+            "open": opened.saturating_sub(closed),
+            "opened_total": opened,
+            "failed_total": self.failed.load(Ordering::Relaxed),
+            "last_error": last.map(|(at, code, reason)| json!({"at": at, "code": code, "reason": reason})),
+        })
+    }
+}
+
+/// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Value> {
+    let empty: [Value; 0] = [];
+    web::Json(json!({
+        "webhook_routes": empty,
+        "webhook_endpoints": empty,
+        "sockets": api.sockets.to_json(),
+    }))
+}
