@@ -68,6 +68,8 @@ enum Command {
     Agents(agents::Arguments),
     /// Look for what would keep the server from working, and say what to do
     Doctor,
+    /// Print the OpenAPI description of the API
+    Openapi,
     /// Check or show the configuration
     #[command(subcommand)]
     Config(configuration::Command),
@@ -87,6 +89,9 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(&cli.common, serve::run),
         Command::Config(command) => configuration::run(&command, &cli.common),
+        Command::Openapi => {
+            terminal::print(crate::http::openapi::text()).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS)
+        }
         Command::Doctor => doctor::run(&cli.common),
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),

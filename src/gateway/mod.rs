@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix::Addr;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -20,7 +21,7 @@ use crate::{
     directory::Directory,
     error::{ApiError, Code},
     ids::{MessageId, SessionKey, TurnId},
-    protocol::{Choice, Message, Snapshot, Turn},
+    protocol::{Choice, Message, OpenTool, Snapshot, Turn},
     session::{
         Deps, SessionActor, SessionHandle, Undelivered,
         command::{Command, Done},
@@ -47,7 +48,7 @@ pub struct Principal {
 }
 
 /// What credentials allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// To see.
@@ -98,7 +99,8 @@ pub struct Accepted {
 }
 
 /// A turn that is over, with the final assistant text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "FinishedTurn")]
 pub struct Finished {
     /// The turn.
     pub turn: Turn,
@@ -159,7 +161,8 @@ pub enum MessageRange {
 }
 
 /// All that a client needs to draw a session and go on with the stream after `seq`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "SessionState")]
 pub struct StateView {
     /// The session.
     pub snapshot: Snapshot,
@@ -167,8 +170,8 @@ pub struct StateView {
     pub messages: Vec<Message>,
     /// The messages of `messages` that are not whole yet.
     pub partial: Vec<MessageId>,
-    /// Tool calls without a result: the fields of `tool.started`.
-    pub tools: Vec<Value>,
+    /// Tool calls without a result.
+    pub tools: Vec<OpenTool>,
     /// Pending choices.
     pub choices: Vec<Choice>,
     /// The running turn.
@@ -180,7 +183,7 @@ pub struct StateView {
 }
 
 /// How ready the server is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Readiness {
     /// True when it takes work.
     pub ready: bool,

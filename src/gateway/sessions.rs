@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     ids::{MessageId, SessionId, SessionKey},
-    protocol::{CreateSession, Message, PatchSession, Snapshot},
+    protocol::{Brief, CreateSession, Message, OpenTool, PatchSession, Snapshot},
     session::{
         command::{Command, Done, Once},
         messages::GetView,
@@ -259,13 +259,13 @@ impl Gateway {
     ///
     /// # Errors
     /// `session_not_found`.
-    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> {
+    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Brief, ApiError> {
         self.snapshot(who, key).await?;
         let brief = match self.view(key).await? {
             Some(view) => view.state.record.brief.clone(),
             None => self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?.brief,
         };
-        Ok(full_brief(brief))
+        Ok(Brief::of(&brief))
     }
 
     /// Replaces those parts of the brief that are texts.
@@ -277,11 +277,11 @@ impl Gateway {
         who: &Principal,
         key: &SessionKey,
         brief: Map<String, Value>,
-    ) -> Result<Map<String, Value>, ApiError> {
+    ) -> Result<Brief, ApiError> {
         validate::brief(&brief)?;
         self.may_write(who, key).await?;
         match self.execute(key, false, Command::Brief(brief)).await? {
-            Done::Brief(brief) => Ok(full_brief(brief)),
+            Done::Brief(brief) => Ok(Brief::of(&brief)),
             _ => Err(unexpected()),
         }
     }
@@ -414,23 +414,18 @@ fn add_running(answer: &mut StateView, state: &State) {
     answer.messages.push(message.message(&running.turn));
 }
 
-fn open_tools(message: &OpenMessage) -> Vec<Value> {
-    let tools = message.open_tools().map(|tool| {
-        json!({
-            "call_id": tool.call.call_id, "name": tool.call.name, "title": tool.call.title, "kind": tool.call.kind,
-            "input": tool.call.input, "input_summary": crate::agents::input_summary(&tool.call.input),
-            "status": tool.status, "output": tool.output,
-        })
+fn open_tools(message: &OpenMessage) -> Vec<OpenTool> {
+    let tools = message.open_tools().map(|tool| OpenTool {
+        call_id: tool.call.call_id.clone(),
+        name: tool.call.name.clone(),
+        title: tool.call.title.clone(),
+        kind: tool.call.kind.clone(),
+        input: tool.call.input.clone(),
+        input_summary: crate::agents::input_summary(&tool.call.input),
+        status: tool.status,
+        output: tool.output.clone(),
     });
     tools.collect()
-}
-
-/// A brief with all its fields; what was never set is empty.
-fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
-    for name in ["goal", "done", "open", "clarifications"] {
-        brief.entry(name).or_insert_with(|| "".into());
-    }
-    brief
 }
 
 /// What the caller may not see does not exist for it.

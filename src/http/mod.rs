@@ -8,6 +8,7 @@ mod body;
 mod boundary;
 mod caller;
 mod choices;
+mod docs;
 mod errors;
 mod events;
 mod follow;
@@ -15,6 +16,7 @@ mod guard;
 mod idempotency;
 mod list;
 mod messages;
+pub mod openapi;
 mod params;
 mod path;
 mod route;
@@ -40,7 +42,10 @@ pub use self::{
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
 };
-use self::{errors::internal, route::At};
+use self::{
+    errors::internal,
+    route::{At, Routes},
+};
 use crate::{config::Config, error::ApiError, gateway::Gateway, ws};
 
 /// What handlers hold.
@@ -68,8 +73,26 @@ impl Api {
     }
 }
 
-/// Every route.
+/// Adds every route to an app.
 pub fn configure(app: &mut web::ServiceConfig) {
+    route_all(&mut Routes::of(app));
+}
+
+/// Every route, as `GET /v1/me`.
+#[cfg(test)]
+fn routes() -> Vec<String> {
+    let mut listed = Vec::new();
+    let list = |app: &mut web::ServiceConfig| {
+        let mut routes = Routes::of(app);
+        route_all(&mut routes);
+        listed = routes.listed();
+    };
+    let _ = actix_web::App::new().configure(list);
+    listed
+}
+
+/// Every route. Each is described in [`openapi`].
+fn route_all(app: &mut Routes<'_>) {
     let session = |rest: &str| At::new(&format!("/v1/sessions/{{key}}{rest}"));
 
     // Paths are tried in this order, so the ones that are called most come first.
@@ -78,6 +101,9 @@ pub fn configure(app: &mut web::ServiceConfig) {
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
+    At::new("/openapi.json").get(openapi::serve).add(app);
+    At::new("/docs").get(docs::page).add(app);
+    At::new("/docs/{file}").get(docs::file).add(app);
     At::new("/v1/me").get(server::me).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);

@@ -1,17 +1,20 @@
 //! The server itself: is it up, is it ready, who am I to it.
 
 use actix_web::{HttpResponse, web};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Api, RequestId, caller::Reader, params::MAX_WAIT};
 use crate::{
     error::{ApiError, Code},
-    gateway::Readiness,
+    gateway::{Readiness, Scope},
+    protocol::Health,
 };
 
 /// `GET /health`: the process is up.
-pub(super) async fn health(api: web::Data<Api>) -> web::Json<Value> {
-    web::Json(json!({"ok": true, "ready": api.gateway.readiness().await.ready}))
+pub(super) async fn health(api: web::Data<Api>) -> web::Json<Health> {
+    web::Json(Health { ok: true, ready: api.gateway.readiness().await.ready })
 }
 
 /// `GET /ready`: 200 when it takes work, else 503 with the same fields and an error.
@@ -41,23 +44,51 @@ fn not_ready(readiness: &Readiness, draining: bool, id: &RequestId) -> Option<Va
     Some(body)
 }
 
+/// Who calls, and what this server allows.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Me {
+    /// The user; `local` in open mode.
+    user: String,
+    /// What the credentials allow.
+    scopes: Vec<Scope>,
+    /// `open` while no token exists, `token` afterwards.
+    #[schemars(extend("enum" = ["open", "token"]))]
+    mode: &'static str,
+    /// The version of the server.
+    version: &'static str,
+    /// What is too much.
+    limits: Limits,
+}
+
+/// Limits that a client should know before it runs into them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Limits {
+    /// Bytes of a body.
+    max_body: u64,
+    /// Bytes of a body with attachments.
+    max_upload: u64,
+    /// Bytes of a WebSocket message from a client.
+    max_frame: u64,
+    /// Turns that may wait in a session.
+    max_queue: usize,
+    /// Seconds of `wait`.
+    max_wait_seconds: f64,
+    /// Seconds between two signs of life of a stream.
+    heartbeat_seconds: f64,
+}
+
 /// `GET /v1/me`
-pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Value> {
+pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Me> {
     let config = &api.config;
-    web::Json(json!({
-        "user": who.user,
-        "scopes": who.scopes,
-        "mode": "open",
-        "version": env!("CARGO_PKG_VERSION"),
-        "limits": {
-            "max_body": config.limits.max_body.0,
-            "max_upload": config.limits.max_upload.0,
-            "max_frame": config.limits.max_frame.0,
-            "max_queue": config.session.max_queue,
-            "max_wait_seconds": MAX_WAIT,
-            "heartbeat_seconds": config.stream.heartbeat.0.as_secs_f64(),
-        },
-    }))
+    let limits = Limits {
+        max_body: config.limits.max_body.0,
+        max_upload: config.limits.max_upload.0,
+        max_frame: config.limits.max_frame.0,
+        max_queue: config.session.max_queue,
+        max_wait_seconds: MAX_WAIT,
+        heartbeat_seconds: config.stream.heartbeat.0.as_secs_f64(),
+    };
+    web::Json(Me { user: who.user, scopes: who.scopes, mode: "open", version: env!("CARGO_PKG_VERSION"), limits })
 }
 
 #[cfg(test)]
