@@ -29,10 +29,10 @@ const BASE64: &str =
 /// The body of `POST /v1/sessions/{key}/messages` and of the WebSocket `send`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[schemars(extend("anyOf" = [
-    {"required": ["text"], "properties": {"text": {"type": "string", "pattern": r"\S"}}},
-    {"required": ["attachments"], "properties": {"attachments": {"minItems": 1}}},
-]))]
+#[schemars(extend("allOf" = [{"anyOf": [
+    {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "pattern": r"\S"}}},
+    {"type": "object", "required": ["attachments"], "properties": {"attachments": {"minItems": 1}}},
+]}]))]
 pub struct SendMessage {
     /// The message: 1 to 1 048 576 characters after trimming, or none where there is an attachment.
     #[schemars(length(max = 1_048_576))]
@@ -40,7 +40,7 @@ pub struct SendMessage {
     /// Files.
     #[schemars(length(max = 64))]
     pub attachments: Vec<Attachment>,
-    /// What to do when the session is busy.
+    /// What to do when the session is busy; `enqueue` when left out.
     pub policy: Policy,
     /// Another agent for this turn.
     pub agent: Option<String>,
@@ -138,7 +138,7 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> R
 
 /// A change of a brief. What is no text leaves its field as it is; a change without any text is none.
 pub fn brief_change(_: &mut SchemaGenerator) -> Schema {
-    let one = |name: &str| serde_json::json!({"required": [name], "properties": {name: {"type": "string"}}});
+    let one = |name: &str| serde_json::json!({"type": "object", "required": [name], "properties": {name: {"type": "string"}}});
     json_schema!({
         "type": "object",
         "properties": {
@@ -148,7 +148,7 @@ pub fn brief_change(_: &mut SchemaGenerator) -> Schema {
             "clarifications": {"description": "What was asked and answered; `\"\"` clears."},
         },
         "additionalProperties": false,
-        "anyOf": [one("goal"), one("done"), one("open"), one("clarifications")],
+        "allOf": [{"anyOf": [one("goal"), one("done"), one("open"), one("clarifications")]}],
     })
 }
 

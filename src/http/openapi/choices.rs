@@ -16,11 +16,17 @@ pub(super) fn describe(doc: &mut Document) {
     doc.get("/v1/choices", "listChoices", "All questions that you may answer")
         .reads()
         .answers::<Whole<Vec<Choice>>>(200, "The questions that wait.")
+        .leads_to(
+            200,
+            &["answerChoice"],
+            &[("key", "$response.body#/data/0/session"), ("id", "$response.body#/data/0/id")],
+        )
         .done();
 
     doc.get("/v1/sessions/{key}/choices", "listSessionChoices", "The questions of a session")
         .reads()
         .answers::<Whole<Vec<Choice>>>(200, "The questions that wait.")
+        .leads_to(200, &["answerChoice"], &[("id", "$response.body#/data/0/id")])
         .refuses(&[Code::SessionNotFound])
         .done();
 

@@ -45,7 +45,7 @@ pub(super) fn describe(doc: &mut Document) {
         )
         .types()
         .query("raw", "Streams only: with `agent.raw` frames.", json!({"type": "boolean"}))
-        .header("last-event-id", "Streams only: your last `seq`; wins over `after`.", json!({"type": "string"}))
+        .header("last-event-id", "Your last `seq`; wins over `after`. Only streams use it.", seq())
         .answers_as(
             200,
             "The stream, or the page.",

@@ -11,6 +11,9 @@ use crate::{
     protocol::{AcceptedTurn, Message, SendMessage},
 };
 
+/// What can be done with a turn.
+pub(super) const TURN_CALLS: &[&str] = &["getTurn", "editTurn", "moveTurn", "cancelTurn", "retryTurn"];
+
 pub(super) fn describe(doc: &mut Document) {
     let session = |rest: &str| format!("/v1/sessions/{{key}}{rest}");
     doc.topic("Messages", "The transcript, and sending a message.");
@@ -22,6 +25,7 @@ pub(super) fn describe(doc: &mut Document) {
         .query("around", "The messages around this one, oldest first, in place of a page.", message)
         .query("id", "An earlier conversation of the session, from before a reset.", conversation)
         .answers::<List<Message>>(200, "The page.")
+        .leads_to(200, &["getMessage"], &[("id", "$response.body#/data/0/id")])
         .refuses(&[Code::SessionNotFound, Code::MessageNotFound])
         .done();
 
@@ -65,6 +69,7 @@ pub(super) fn describe(doc: &mut Document) {
             json!({"schema": {"type": "string"}, "x-event-schema": {"$ref": "#/components/schemas/StreamFrame"}}),
         )
         .answers_with_location::<AcceptedTurn<'_>>(202, "The turn is accepted.")
+        .leads_to(202, TURN_CALLS, &[("id", "$response.body#/turn/id")])
         .refuses(CHANGE)
         .refuses(&[
             Code::MissingText,

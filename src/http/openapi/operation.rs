@@ -203,6 +203,25 @@ impl<'a> Operation<'a> {
         self
     }
 
+    /// What can be called next with what an answer tells: operation and, for its parameters, where they are. The
+    /// session key of the path goes along.
+    pub(super) fn leads_to(mut self, status: u16, calls: &[&str], parameters: &[(&str, &str)]) -> Self {
+        let mut parameters: Map<String, Value> =
+            parameters.iter().map(|(name, at)| ((*name).to_owned(), (*at).into())).collect();
+        if self.path.contains("{key}") && !parameters.contains_key("key") {
+            parameters.insert("key".into(), "$request.path.key".into());
+        }
+        if let Some(Value::Object(answer)) = self.responses.get_mut(&status.to_string()) {
+            let links = answer.entry("links").or_insert_with(|| json!({}));
+            for call in calls {
+                if let Some(links) = links.as_object_mut() {
+                    links.insert((*call).to_owned(), json!({"operationId": call, "parameters": parameters}));
+                }
+            }
+        }
+        self
+    }
+
     /// Codes that it can answer beside those that all calls of its sort can.
     pub(super) fn refuses(mut self, codes: &[Code]) -> Self {
         self.codes.extend_from_slice(codes);

@@ -46,6 +46,19 @@ pub(super) fn describe(doc: &mut Document) {
             ("shared", json!({"key": "web:team", "visibility": "public", "permission_mode": "plan"})),
         ])
         .answers_with_location::<Snapshot>(201, "The session.")
+        .leads_to(
+            201,
+            &[
+                "getSession",
+                "updateSession",
+                "deleteSession",
+                "getSessionState",
+                "sendMessage",
+                "resetSession",
+                "putBrief",
+            ],
+            &[("key", "$response.body#/key")],
+        )
         .refuses(SETTINGS)
         .refuses(&[
             Code::InvalidId,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{document::Document, refusals::CHANGE};
+use super::{document::Document, messages::TURN_CALLS, refusals::CHANGE};
 use crate::{
     error::Code,
     http::{
@@ -23,6 +23,7 @@ pub(super) fn describe(doc: &mut Document) {
         .page::<TurnId>()
         .query("state", "Only those in this state.", state)
         .answers::<List<Turn>>(200, "The page.")
+        .leads_to(200, TURN_CALLS, &[("id", "$response.body#/data/0/id")])
         .refuses(&[Code::SessionNotFound])
         .done();
 
@@ -68,6 +69,7 @@ pub(super) fn describe(doc: &mut Document) {
         .once()
         .takes_optional::<Nothing>()
         .answers_with_location::<AcceptedTurn<'_>>(202, "The new turn is accepted.")
+        .leads_to(202, TURN_CALLS, &[("id", "$response.body#/turn/id")])
         .refuses(CHANGE)
         .refuses(&[Code::TurnNotRetryable, Code::SessionArchived, Code::QueueFull, Code::UnknownAgent])
         .done();
