@@ -21,7 +21,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::Accepted,
     ids::TurnId,
-    protocol::{Aborted, AcceptedTurn, Cleared, StoppedTurn, Turn, TurnState},
+    protocol::{Aborted, AcceptedTurn, Cleared, StoppedTurn, Turn, TurnState, command::NOT_BLANK},
 };
 
 /// The body of `PATCH …/turns/{id}`.
@@ -30,7 +30,7 @@ use crate::{
 #[schemars(rename = "EditTurn")]
 pub(super) struct Edit {
     /// The new text: 1 to 1 048 576 characters after trimming.
-    #[schemars(length(max = 1_048_576), regex(pattern = r"\S"))]
+    #[schemars(length(max = 1_048_576), regex(pattern = NOT_BLANK))]
     text: String,
 }
 

@@ -126,6 +126,11 @@ pub enum ResolvedBy {
 /// The body of an answer, as sent by a client.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [{"oneOf": [
+    {"type": "object", "required": ["allow"], "properties": {"allow": {"type": "boolean"}}},
+    {"type": "object", "required": ["option_id"], "properties": {"option_id": {"type": "string"}}},
+    {"type": "object", "required": ["answers"], "properties": {"answers": {"type": "object"}}},
+]}]))]
 pub struct ChoiceAnswer {
     /// Permission: yes or no, this time.
     #[serde(default)]

@@ -12,7 +12,7 @@ use crate::ids::SessionKey;
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
     /// Its name; used for show, never as a path unsanitised.
-    #[schemars(length(max = 200), regex(pattern = r"\S"))]
+    #[schemars(length(max = 200), regex(pattern = NOT_BLANK))]
     pub name: String,
     /// Its media type, as in `image/png`.
     #[schemars(length(max = 200), regex(pattern = "/"))]
@@ -22,6 +22,9 @@ pub struct Attachment {
     pub content_base64: String,
 }
 
+/// A character that trimming leaves: exactly those that are no white space of Unicode, which `\S` is in no dialect.
+pub const NOT_BLANK: &str = r"[^\t\n\u000b\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]";
+
 /// Padding is there, and the bits under it are zero.
 const BASE64: &str =
     "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)$";
@@ -30,7 +33,7 @@ const BASE64: &str =
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("allOf" = [{"anyOf": [
-    {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "pattern": r"\S"}}},
+    {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "pattern": NOT_BLANK}}},
     {"type": "object", "required": ["attachments"], "properties": {"attachments": {"minItems": 1}}},
 ]}]))]
 pub struct SendMessage {

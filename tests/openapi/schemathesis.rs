@@ -10,6 +10,9 @@ use crate::{gateway::TestGateway, tools};
 /// Cases by chance for each call; more with `GREENROOM_SCHEMATHESIS_EXAMPLES`.
 const EXAMPLES: &str = "30";
 
+/// The same cases in every run, so that a red run is about the change; others with `GREENROOM_SCHEMATHESIS_SEED`.
+const SEED: &str = "1";
+
 /// Runs it. With a token all calls have it, and the description says that none goes without.
 pub async fn run(server: &TestGateway, token: Option<&str>) -> String {
     let mut document = server.get("/openapi.json").await.ok(200);
@@ -25,8 +28,10 @@ pub async fn run(server: &TestGateway, token: Option<&str>) -> String {
     command.current_dir(folder.path()).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder.path());
     command.env("PYTHONPATH", hooks).env("PYTHONDONTWRITEBYTECODE", "1").env("SCHEMATHESIS_HOOKS", "hooks");
     command.arg("run").arg(&file).args(["--url", &server.url("/")]);
-    let examples = std::env::var("GREENROOM_SCHEMATHESIS_EXAMPLES").unwrap_or_else(|_| EXAMPLES.into());
-    command.args(["--checks", "all", "--max-examples", &examples, "--request-timeout", "30", "--no-color"]);
+    let setting = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.to_owned());
+    let (examples, seed) =
+        (setting("GREENROOM_SCHEMATHESIS_EXAMPLES", EXAMPLES), setting("GREENROOM_SCHEMATHESIS_SEED", SEED));
+    command.args(["--checks", "all", "--max-examples", &examples, "--seed", &seed, "--request-timeout", "30", "--no-color"]);
     command.args([
         "--phases",
         "examples,coverage,fuzzing,stateful",

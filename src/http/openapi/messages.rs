@@ -69,6 +69,7 @@ pub(super) fn describe(doc: &mut Document) {
             json!({"schema": {"type": "string"}, "x-event-schema": {"$ref": "#/components/schemas/StreamFrame"}}),
         )
         .answers_with_location::<AcceptedTurn<'_>>(202, "The turn is accepted.")
+        .leads_to(200, TURN_CALLS, &[("id", "$response.body#/turn/id")])
         .leads_to(202, TURN_CALLS, &[("id", "$response.body#/turn/id")])
         .refuses(CHANGE)
         .refuses(&[

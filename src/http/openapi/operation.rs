@@ -105,8 +105,8 @@ impl<'a> Operation<'a> {
     /// Prefixes of event types.
     pub(super) fn types(mut self) -> Self {
         self.parameters.push(json!({
-            "name": "types", "in": "query", "style": "form", "explode": false,
-            "description": "Prefixes of event types, separated by commas, such as `turn.,choice.`; none is all.",
+            "name": "types", "in": "query", "style": "form", "explode": true,
+            "description": "Prefixes of event types, such as `turn.`, in several parameters or separated by commas; none is all.",
             "schema": {"type": "array", "items": {"type": "string"}},
         }));
         self.refuses(&[Code::InvalidParameter])
