@@ -31,7 +31,17 @@ pub async fn run(server: &TestGateway, token: Option<&str>) -> String {
     let setting = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.to_owned());
     let (examples, seed) =
         (setting("GREENROOM_SCHEMATHESIS_EXAMPLES", EXAMPLES), setting("GREENROOM_SCHEMATHESIS_SEED", SEED));
-    command.args(["--checks", "all", "--max-examples", &examples, "--seed", &seed, "--request-timeout", "30", "--no-color"]);
+    command.args([
+        "--checks",
+        "all",
+        "--max-examples",
+        &examples,
+        "--seed",
+        &seed,
+        "--request-timeout",
+        "30",
+        "--no-color",
+    ]);
     command.args([
         "--phases",
         "examples,coverage,fuzzing,stateful",
@@ -63,6 +73,8 @@ async fn schemathesis_finds_nothing_in_open_mode() {
     let server = TestGateway::with(&[
         ("GREENROOM_AGENTS__ECHO__KIND", "echo"),
         ("GREENROOM_AGENTS__ECHO__ALLOW_BYPASS", "true"),
+        // What is asked is answered at once or not at all: no call waits behind it.
+        ("GREENROOM_CHOICE__TIMEOUT", "3s"),
     ]);
     let report = run(&server, None).await;
     for phase in ["Examples", "Coverage", "Fuzzing", "Stateful"] {

@@ -90,18 +90,22 @@ mod tests {
     }
 
     #[test]
-    fn references_lead_somewhere_and_ids_are_unique() {
+    fn references_and_links_lead_somewhere_and_ids_are_unique() {
         let document = document();
         let mut stack = vec![&document];
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut linked) = (BTreeSet::new(), BTreeSet::new());
         while let Some(value) = stack.pop() {
             match value {
                 Value::Object(fields) => {
                     if let Some(Value::String(to)) = fields.get("$ref") {
                         assert!(document.pointer(to.trim_start_matches('#')).is_some(), "{to} leads nowhere");
                     }
-                    if let Some(Value::String(id)) = fields.get("operationId") {
-                        assert!(ids.insert(id), "{id} is there twice");
+                    match fields.get("operationId") {
+                        Some(Value::String(id)) if fields.contains_key("responses") => {
+                            assert!(ids.insert(id), "{id} is there twice");
+                        }
+                        Some(Value::String(id)) => drop(linked.insert(id)),
+                        _ => {}
                     }
                     stack.extend(fields.values());
                 }
@@ -109,5 +113,6 @@ mod tests {
                 _ => {}
             }
         }
+        assert!(linked.len() > 5 && linked.is_subset(&ids), "links to no call: {:?}", linked.difference(&ids));
     }
 }
