@@ -9,7 +9,7 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, Config, Secret},
+    config::{AgentConfig, AgentKind, Config, PromptBy, Secret},
     error::Code,
 };
 use serde::Deserialize;
@@ -102,7 +102,7 @@ fn every_route_has_its_call() {
 fn whole() -> Config {
     let text = || Some(String::from("x"));
     let agent = AgentConfig {
-        kind: AgentKind::Openai,
+        kind: Some(AgentKind::Openai),
         command: vec!["x".into()],
         env: BTreeMap::from([("X".into(), Secret::new("x"))]),
         pass_env: vec!["X".into()],
@@ -116,9 +116,13 @@ fn whole() -> Config {
         max_retries: 4,
         native_resume: true,
         allow_bypass: false,
+        prompt_by: PromptBy::Stdin,
+        fallback: text(),
+        configured: true,
     };
     let mut config = Config { data_dir: Some("/x".into()), ..Config::default() };
     config.store.url = Some(Secret::new("x"));
+    config.pool.max_memory = Some(greenroom::config::Size::mib(1));
     config.session.default_agent = text();
     config.agents.insert("NAME".into(), agent);
     config

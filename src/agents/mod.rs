@@ -14,10 +14,16 @@
 //! - The event channel is bounded: an agent that floods is slowed down, not buffered.
 
 pub mod acp;
+pub mod claude;
+pub mod codex;
+pub mod command;
 pub mod echo;
 pub mod openai;
+pub mod opencode;
+pub mod pi;
 pub mod pool;
 pub mod process;
+pub mod program;
 mod registry;
 
 pub use registry::Registry;
@@ -49,8 +55,12 @@ pub const COMMAND_CHANNEL: usize = 16;
 pub struct Capabilities {
     /// Keeps nothing between turns: it is started for each turn, at no cost, and dropped after it.
     pub stateless: bool,
+    /// Its process lives for one turn: it is started for each, with a place in the pool, and let go after it.
+    pub per_turn: bool,
     /// Takes a text into the running turn.
     pub steer: bool,
+    /// Many sessions share one process, which takes no place in the pool.
+    pub shared: bool,
     /// Takes images.
     pub images: bool,
     /// Asks for permission or puts questions.
@@ -66,7 +76,7 @@ pub trait Agent: Send + Sync {
     /// The name in the configuration: `echo`, `claude`, …
     fn id(&self) -> &str;
 
-    /// The kind of adapter: `echo`, `openai`, `acp`.
+    /// The kind of adapter, as in the configuration: `echo`, `openai`, `acp`, …
     fn kind(&self) -> &'static str;
 
     /// What it can do.
@@ -90,6 +100,8 @@ pub struct Probe {
     pub models: Vec<Value>,
     /// What is missing and what to do; null when nothing is.
     pub reason: Option<String>,
+    /// How to log in, where it is there and no credentials of it were seen; they may be where nobody looked. Null otherwise.
+    pub login: Option<String>,
 }
 
 /// What an agent needs to know to start for a session.
@@ -258,7 +270,8 @@ pub enum Answer {
 /// What an agent tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentEvent {
-    /// It is ready for its first prompt.
+    /// It is ready for its first prompt. In a running turn: its own id of the conversation is another one from now on,
+    /// as after a command that clears it.
     Opened(Opened),
     /// A piece of the answer. A new part begins whenever the kind changes or a tool call stands between.
     Delta {

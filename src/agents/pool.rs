@@ -7,11 +7,16 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix::{Message, Recipient};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::process::memory;
+
+/// How often the memory of all agents is looked at.
+const MEMORY_CHECK: Duration = Duration::from_secs(5);
 
 /// To the holder of a place: let the agent process go if nothing runs on it, others wait for its place.
 #[derive(Debug, Clone, Copy, Message)]
@@ -83,7 +88,25 @@ impl Pool {
         self.seats().taken.len()
     }
 
-    fn ask_longest_idle(&self) {
+    /// Lets the process go that has been idle for longest, while all of them together take more than `limit` bytes.
+    /// One at a time: it takes a while to end, and the next look shows what that has given. Never ends.
+    pub async fn keep_below(&self, limit: u64) {
+        let mut ticks = tokio::time::interval(MEMORY_CHECK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.in_use() == 0 {
+                continue;
+            }
+            let taken = tokio::task::spawn_blocking(memory::descendants).await.unwrap_or(0);
+            if taken > limit && self.ask_longest_idle() {
+                log::info!(taken, limit; "agents take too much memory: the one that was idle for longest is let go");
+            }
+        }
+    }
+
+    /// False when nobody is idle.
+    fn ask_longest_idle(&self) -> bool {
         let mut seats = self.seats();
         let idle = seats.taken.values_mut().filter(|seat| !seat.asked);
         let longest =
@@ -92,7 +115,9 @@ impl Pool {
             seat.asked = true;
             // A notice about lifecycle: it must not be lost to a full mailbox.
             seat.owner.do_send(ReleaseAgent);
+            return true;
         }
+        false
     }
 }
 

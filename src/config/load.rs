@@ -29,7 +29,7 @@ const SHORT: &[(&str, &str)] = &[
 ];
 
 /// Variables that are ours and no setting.
-const RESERVED: &[&str] = &["GREENROOM_CONFIG", "GREENROOM_URL"];
+const RESERVED: &[&str] = &["GREENROOM_CONFIG", "GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_TOKEN_FILE"];
 
 /// Loads and checks the configuration. `environment` is usually [`std::env::vars`].
 ///
@@ -54,9 +54,10 @@ pub fn load(
     for (path, value) in &overrides.values {
         set(&mut table, path, value).map_err(|error| ConfigError(format!("--{path}: {error}")))?;
     }
-    let config: Config = Value::Table(table)
+    let mut config: Config = Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| ConfigError(format!("configuration: {}", one_line(&error.to_string()))))?;
+    config.add_known();
     validate(&config)?;
     Ok(config)
 }
@@ -108,6 +109,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("server.workers", config.server.workers),
         ("store.queue", config.store.queue),
         ("pool.max_processes", config.pool.max_processes),
+        ("pool.max_running", config.pool.max_running),
         ("limits.max_connections", config.limits.max_connections),
     ];
     for (key, count) in counts {
@@ -126,46 +128,55 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("stream.max_lag", config.stream.max_lag),
         ("choice.timeout", config.choice.timeout),
         ("limits.head_timeout", config.limits.head_timeout),
+        ("callers.login_lifetime", config.callers.login_lifetime),
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
         ("store.timeout", config.store.timeout),
+        ("pool.max_wait", config.pool.max_wait),
     ];
     for (key, wait) in waits {
         if wait.0.is_zero() {
             return bad(key, "must be more than 0");
         }
     }
+    for origin in &config.server.allowed_origins {
+        // A wildcard would let every page on the web in; a browser sends nothing else than this form.
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let host = host.map(|host| host.trim_end_matches('/')).unwrap_or_default();
+        if host.is_empty() || host.contains(['*', '/', '?', '#', '@', ' ']) {
+            return bad(
+                "server.allowed_origins",
+                &format!("{origin:?} is no origin; write https://HOST or http://HOST:PORT"),
+            );
+        }
+    }
+    for name in config.callers.users.keys() {
+        if !crate::protocol::account::is_account_name(name) {
+            return bad("callers.users", &format!("{name:?} cannot be the name of a user"));
+        }
+    }
+    for id in config.callers.tokens.keys() {
+        if id.parse::<crate::ids::TokenId>().is_err() {
+            return bad("callers.tokens", &format!("{id:?} is no id of a token; `greenroom token list` shows them"));
+        }
+    }
     for (name, agent) in &config.agents {
         agent.validate(name).or_else(|what| bad(&format!("agents.{name}"), &what))?;
     }
-    let default = config.default_agent();
-    if default != "echo" && !config.agents.contains_key(default) {
+    let exists = |name: &str| name == "echo" || config.agents.contains_key(name);
+    let missing = |name: &str| {
         let known: Vec<&str> = config.agents.keys().map(String::as_str).collect();
-        return bad("session.default_agent", &format!("no agent {default:?}; there are: echo {}", known.join(" ")));
+        format!("no agent {name:?}; there are: echo {}", known.join(" "))
+    };
+    if !exists(config.default_agent()) {
+        return bad("session.default_agent", &missing(config.default_agent()));
+    }
+    for (name, agent) in &config.agents {
+        if let Some(fallback) = agent.fallback.as_deref().filter(|fallback| !exists(fallback)) {
+            return bad(&format!("agents.{name}.fallback"), &missing(fallback));
+        }
     }
     Ok(())
-}
-
-impl super::AgentConfig {
-    fn validate(&self, name: &str) -> Result<(), String> {
-        use super::AgentKind;
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-        {
-            return Err("the name of an agent has 1 to 64 characters out of A-Z a-z 0-9 . _ -".into());
-        }
-        match self.kind {
-            AgentKind::Echo => Ok(()),
-            AgentKind::Openai => match &self.base_url {
-                Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(()),
-                Some(url) => Err(format!("base_url {url:?} must begin with http:// or https://")),
-                None => Err("kind \"openai\" needs base_url, as in \"http://127.0.0.1:8080/v1\"".into()),
-            },
-            AgentKind::Acp if self.command.is_empty() => {
-                Err("kind \"acp\" needs command, as in [\"gemini\", \"--acp\"]".into())
-            }
-            AgentKind::Acp => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -201,5 +212,10 @@ mod tests {
         assert!(line(with("", &[("GREENROOM_NOPE", "1")], &[])).contains("nope"));
         assert!(line(with("[agents.x]\nkind = \"acp\"\n", &[], &[])).contains("agents.x"));
         assert!(line(with("[session]\nmax_queue = 0\n", &[], &[])).contains("session.max_queue"));
+        for origin in ["*", "https://*", "null", "chat.example.org", "https://a/b"] {
+            let bad = with(&format!("[server]\nallowed_origins = [{origin:?}]\n"), &[], &[]);
+            assert!(line(bad).contains("server.allowed_origins"), "{origin}");
+        }
+        assert!(line(with("[callers.tokens.tok_x]\nburst = 1\n", &[], &[])).contains("callers.tokens"));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Precedence: flags, then `GREENROOM_*` environment, then `greenroom.toml`, then the defaults here.
 
+mod agents;
+mod callers;
+pub mod known;
 mod load;
 mod units;
 
@@ -9,6 +12,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use agents::{AgentConfig, AgentKind, PromptBy};
+pub use callers::{CallerLimits, CallersConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
 
@@ -34,6 +39,8 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Sizes and counts.
     pub limits: LimitsConfig,
+    /// What each caller may use up.
+    pub callers: CallersConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.
@@ -234,74 +241,6 @@ impl Default for AgentLimits {
     }
 }
 
-/// The kinds of adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentKind {
-    /// The built-in stand-in.
-    Echo,
-    /// An OpenAI-compatible chat completions endpoint.
-    Openai,
-    /// An agent that speaks the Agent Client Protocol over stdio.
-    Acp,
-}
-
-/// `[agents.NAME]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentConfig {
-    /// The adapter.
-    pub kind: AgentKind,
-    /// Program and first arguments, for agents that are processes.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// Added to the cleared environment.
-    #[serde(default)]
-    pub env: BTreeMap<String, Secret>,
-    /// Names of variables of the server's own environment that are passed on, beside `PATH`, `HOME`, `LANG`, `TERM`,
-    /// `TMPDIR`, `USER`, `SHELL` and `LC_*`.
-    #[serde(default)]
-    pub pass_env: Vec<String>,
-    /// Where it works; a folder per session under the data dir when left out.
-    #[serde(default)]
-    pub cwd: Option<PathBuf>,
-    /// The model to use.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// The mode to begin in.
-    #[serde(default)]
-    pub mode: Option<String>,
-    /// The endpoint, with `/v1`, for `openai`.
-    #[serde(default)]
-    pub base_url: Option<String>,
-    /// The key for the endpoint.
-    #[serde(default)]
-    pub api_key: Option<Secret>,
-    /// The environment variable that holds the key.
-    #[serde(default)]
-    pub api_key_env: Option<String>,
-    /// A system message before the conversation, for `openai`.
-    #[serde(default)]
-    pub system: Option<String>,
-    /// How many times a 429, 5xx or connection error is tried again, for `openai`.
-    #[serde(default = "default_retries")]
-    pub max_retries: u32,
-    /// Whether a stored conversation of the agent's own may be loaded; false replays the transcript instead.
-    #[serde(default = "default_true")]
-    pub native_resume: bool,
-    /// Whether the permission mode `bypass` may be asked for.
-    #[serde(default)]
-    pub allow_bypass: bool,
-}
-
-const fn default_retries() -> u32 {
-    4
-}
-
-const fn default_true() -> bool {
-    true
-}
-
 /// `[limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -358,13 +297,26 @@ impl Default for ShutdownConfig {
 pub struct PoolConfig {
     /// Agent processes at once; the least recently used idle one goes first, then turns wait in line.
     pub max_processes: usize,
+    /// Turns that run at once, over all sessions; the others wait in line.
+    pub max_running: usize,
+    /// Memory that agent processes may take together before the least recently used idle one is let go; half of the
+    /// machine's when left out.
+    pub max_memory: Option<Size>,
+    /// How long a turn waits for one of these before it fails.
+    pub max_wait: Duration,
     /// How long a warm agent is kept after its last turn.
     pub idle_timeout: Duration,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max_processes: 32, idle_timeout: Duration::mins(10) }
+        Self {
+            max_processes: 32,
+            max_running: 1000,
+            max_memory: None,
+            max_wait: Duration::mins(30),
+            idle_timeout: Duration::mins(10),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::Config,
     error::{ApiError, Code},
-    protocol::{Attachment, CreateSession, PatchSession, SendMessage, Visibility},
+    protocol::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, SendMessage},
 };
 
 /// Characters of a message's text at most.
@@ -20,6 +20,8 @@ const MAX_METADATA: usize = 16 * 1024;
 /// Characters of names such as a client id, a source, a model.
 const MAX_CLIENT_ID: usize = 64;
 const MAX_NAME: usize = 200;
+/// Characters of a comment at most.
+const MAX_COMMENT: usize = 4000;
 /// Files of one message at most.
 const MAX_ATTACHMENTS: usize = 64;
 
@@ -94,7 +96,12 @@ pub(super) fn create(body: &CreateSession) -> Result<(), ApiError> {
     if body.project_id.is_some() {
         return Err(ApiError::new(Code::InvalidParameter, "project_id: this server has no projects yet"));
     }
-    visibility(body.visibility, body.org_id.as_deref())
+    Ok(())
+}
+
+/// The label of a token.
+pub(super) fn label(label: Option<&str>) -> Result<(), ApiError> {
+    length("label", label, MAX_NAME)
 }
 
 /// The body of a change.
@@ -104,8 +111,7 @@ pub(super) fn patch(body: &PatchSession) -> Result<(), ApiError> {
     for (name, value) in [("model", &body.model), ("mode", &body.mode)] {
         length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
     }
-    body.brief.as_ref().map_or(Ok(()), brief)?;
-    visibility(body.visibility, body.org_id.as_ref().and_then(Option::as_deref))
+    body.brief.as_ref().map_or(Ok(()), brief)
 }
 
 /// A brief: known fields, at least one text.
@@ -142,6 +148,23 @@ fn length(name: &str, value: Option<&str>, limit: usize) -> Result<(), ApiError>
     Ok(())
 }
 
+/// Who goes on: somebody must.
+pub(super) fn continuation(body: &ContinueSession) -> Result<(), ApiError> {
+    if body.agent.is_none() && body.profile.is_none() {
+        return Err(ApiError::new(Code::InvalidJson, "name the agent or the profile that goes on"));
+    }
+    length("profile", body.profile.as_deref(), MAX_NAME)
+}
+
+/// Feedback: a comment of bounded length.
+pub(super) fn feedback(feedback: &Feedback) -> Result<(), ApiError> {
+    if feedback.comment.as_deref().is_some_and(|comment| comment.chars().count() > MAX_COMMENT) {
+        let message = format!("a comment has at most {MAX_COMMENT} characters");
+        return Err(ApiError::new(Code::ContentTooLarge, message).with("limit", MAX_COMMENT));
+    }
+    Ok(())
+}
+
 /// A permission mode that `agent` may be asked for.
 pub(super) fn permission_mode(mode: &str, agent: &str, config: &Config) -> Result<(), ApiError> {
     if !PERMISSION_MODES.contains(&mode) {
@@ -151,14 +174,6 @@ pub(super) fn permission_mode(mode: &str, agent: &str, config: &Config) -> Resul
     if mode == "bypass" && !config.agents.get(agent).is_some_and(|agent| agent.allow_bypass) {
         let message = format!("permission_mode bypass needs allow_bypass = true in [agents.{agent}]");
         return Err(ApiError::new(Code::InvalidPermissionMode, message));
-    }
-    Ok(())
-}
-
-fn visibility(visibility: Option<Visibility>, org_id: Option<&str>) -> Result<(), ApiError> {
-    if visibility == Some(Visibility::Org) || org_id.is_some() {
-        // Organisations come with users and tokens; until then nobody is a member of any.
-        return Err(ApiError::new(Code::InvalidParameter, "org_id must be one of your organisations; you have none"));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::LocalBoxFuture};
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::Api;
@@ -211,6 +212,11 @@ fn wrong_form(form: Code, path: &str, what: &str) -> ApiError {
         ApiError::new(form, format!("The field {path} has the wrong form: {what}.")).with("field", path)
     }
 }
+
+/// The body of calls without fields.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 #[cfg(test)]
 mod tests {

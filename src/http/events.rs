@@ -39,7 +39,7 @@ pub(super) async fn events(
     let filter = Filter { types, turn: None, raw };
     let subscription = api.gateway.subscribe(&who, &key, from, filter).await?;
     let prime = if from == From::Now { Prime::FromHello } else { Prime::No };
-    Ok(sse::response(follow(subscription, key, &api.stopping), api.config.stream.heartbeat.0, prime))
+    Ok(sse::response(follow(subscription, key), api.config.stream.heartbeat.0, prime))
 }
 
 /// `Last-Event-ID` wins over `after`: a browser comes back to the same URL with the newer of the two.

@@ -13,7 +13,7 @@ use super::{
     body::{Upload, decode, too_large},
     caller::{Reader, Writer},
     follow::follow,
-    idempotency::once,
+    idempotency::once_of_message,
     list::List,
     params::MAX_WAIT,
     path::{Key, Named, Under},
@@ -72,7 +72,7 @@ pub(super) async fn send(
     }
     let wait = params.wait()?.or_else(|| preferred_wait(&request));
     let streamed = accepts(&request, "text/event-stream");
-    let key_of_call = once(&request, &body)?;
+    let key_of_call = once_of_message(&request, &key, &message)?;
     drop(body);
     let outcome = api.gateway.send(&who, &key, message, "api", key_of_call).await?;
     if streamed {
@@ -94,7 +94,7 @@ async fn stream_turn(
     let from = From::After(outcome.seq.saturating_sub(1));
     let filter = Filter { turn: Some(outcome.turn.id), ..Filter::default() };
     let subscription = api.gateway.subscribe(who, key, from, filter).await?;
-    Ok(sse::response(follow(subscription, key.clone(), &api.stopping), api.config.stream.heartbeat.0, sse::Prime::No))
+    Ok(sse::response(follow(subscription, key.clone()), api.config.stream.heartbeat.0, sse::Prime::No))
 }
 
 /// The end of the turn, or where it stands when time is up.

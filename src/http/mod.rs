@@ -4,17 +4,21 @@
 //! [`Gateway`]. Layers from outside: [`boundary`] (request id, envelope, panics), [`guard`] (host, origin), routes.
 
 mod agents;
+mod audit;
 mod body;
 mod boundary;
 mod caller;
 mod choices;
+mod cookie;
 mod docs;
 mod errors;
 mod events;
 mod follow;
 mod guard;
+mod handover;
 mod idempotency;
 mod list;
+mod login;
 mod messages;
 pub mod openapi;
 mod params;
@@ -28,16 +32,15 @@ mod turns;
 use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{HttpRequest, web};
-use tokio_util::sync::CancellationToken;
 
 pub use self::{
     body::decode_value,
     boundary::{RequestId, boundary},
-    caller::{Reader, require},
+    caller::{Knocking, require},
     errors::no_route,
     follow::follow,
     guard::{Allowed, guard},
-    idempotency::keyed,
+    idempotency::message_once,
     params::Params,
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
@@ -56,15 +59,13 @@ pub struct Api {
     pub config: Arc<Config>,
     /// Hosts and origins.
     pub allowed: Allowed,
-    /// Fires when the server stops and the gateway has ended its streams: sockets close.
-    pub stopping: CancellationToken,
 }
 
 impl Api {
     /// What handlers of a server bound to `bound` hold.
     #[must_use]
-    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr, stopping: CancellationToken) -> Self {
-        Self { gateway, allowed: Allowed::new(&config.server, bound), config, stopping }
+    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr) -> Self {
+        Self { gateway, allowed: Allowed::new(&config.server, bound), config }
     }
 
     /// The one of this request.
@@ -105,6 +106,11 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/docs").get(docs::page).add(app);
     At::new("/docs/{file}").get(docs::file).add(app);
     At::new("/v1/me").get(server::me).add(app);
+    At::new("/v1/me/tokens").get(login::list).post(login::create).add(app);
+    At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
+    At::new("/v1/login").post(login::log_in).add(app);
+    At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
 
@@ -113,6 +119,8 @@ fn route_all(app: &mut Routes<'_>) {
     session("/state").get(sessions::state).add(app);
     session("/reset").post(sessions::reset).add(app);
     session("/reload").post(sessions::reload).add(app);
+    session("/continue").post(handover::go_on).add(app);
+    session("/feedback").put(handover::put_feedback).add(app);
     session("/brief").get(sessions::brief).put(sessions::put_brief).add(app);
     session("/model").put(sessions::put_model).add(app);
     session("/mode").put(sessions::put_mode).add(app);

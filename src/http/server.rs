@@ -5,10 +5,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Api, RequestId, caller::Reader, params::MAX_WAIT};
+use super::{Api, RequestId, caller::Caller, params::MAX_WAIT};
 use crate::{
+    access::Via,
     error::{ApiError, Code},
     gateway::{Readiness, Scope},
+    ids::TokenId,
     protocol::Health,
 };
 
@@ -51,6 +53,10 @@ pub(super) struct Me {
     user: String,
     /// What the credentials allow.
     scopes: Vec<Scope>,
+    /// The organisations that the user is a member of.
+    orgs: Vec<String>,
+    /// The token of the call, or of its login; null without one.
+    token_id: Option<TokenId>,
     /// `open` while no token exists, `token` afterwards.
     #[schemars(extend("enum" = ["open", "token"]))]
     mode: &'static str,
@@ -75,11 +81,20 @@ pub(super) struct Limits {
     max_wait_seconds: f64,
     /// Seconds between two signs of life of a stream.
     heartbeat_seconds: f64,
+    /// Calls of this caller in a second; null is no limit.
+    requests_per_second: Option<u32>,
+    /// Turns of this caller at once; null is no limit.
+    max_turns: Option<u32>,
+    /// Streams of this caller at once; null is no limit.
+    max_streams: Option<u32>,
+    /// Sessions of this caller; null is no limit.
+    max_sessions: Option<u32>,
 }
 
 /// `GET /v1/me`
-pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Me> {
+pub(super) async fn me(api: web::Data<Api>, Caller(who): Caller) -> web::Json<Me> {
     let config = &api.config;
+    let callers = api.gateway.access().limits.of(&who);
     let limits = Limits {
         max_body: config.limits.max_body.0,
         max_upload: config.limits.max_upload.0,
@@ -87,8 +102,27 @@ pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Me
         max_queue: config.session.max_queue,
         max_wait_seconds: MAX_WAIT,
         heartbeat_seconds: config.stream.heartbeat.0.as_secs_f64(),
+        requests_per_second: limit(callers.requests_per_second),
+        max_turns: limit(callers.max_turns),
+        max_streams: limit(callers.max_streams),
+        max_sessions: limit(callers.max_sessions),
     };
-    web::Json(Me { user: who.user, scopes: who.scopes, mode: "open", version: env!("CARGO_PKG_VERSION"), limits })
+    let mode = if who.via == Via::Open { "open" } else { "token" };
+    let token_id = who.via.token();
+    web::Json(Me {
+        user: who.user,
+        scopes: who.scopes,
+        orgs: who.orgs,
+        token_id,
+        mode,
+        version: env!("CARGO_PKG_VERSION"),
+        limits,
+    })
+}
+
+/// A limit of a caller; null is none.
+fn limit(count: u32) -> Option<u32> {
+    Some(count).filter(|count| *count > 0)
 }
 
 #[cfg(test)]

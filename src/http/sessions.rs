@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Api, Params,
-    body::{Body, Json, decode},
+    body::{Body, Json, Nothing, decode},
     caller::{Reader, Writer},
     idempotency::once,
     list::{List, Whole},
@@ -48,6 +48,7 @@ pub(super) async fn list(
         busy: params.flag("busy")?,
         owner: params.text("owner"),
         text: params.text("q"),
+        seen_by: None,
     };
     let page = api.gateway.sessions(&who, filter, params.page::<SessionId>()?).await?;
     Ok(web::Json(List::of(page, |session| session.id.to_string())))
@@ -102,8 +103,15 @@ pub(super) async fn state(
 }
 
 /// `POST …/reset`
-pub(super) async fn reset(api: Data<Api>, Writer(who): Writer, Key(key): Key) -> SnapshotResult {
-    api.gateway.reset(&who, &key).await.map(web::Json)
+pub(super) async fn reset(
+    request: HttpRequest,
+    api: Data<Api>,
+    Writer(who): Writer,
+    Key(key): Key,
+    Body(body): Body,
+) -> SnapshotResult {
+    let Nothing {} = decode(&body, Code::InvalidJson)?;
+    api.gateway.reset(&who, &key, once(&request, &body)?).await.map(web::Json)
 }
 
 /// `POST …/reload`

@@ -13,6 +13,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use super::{
+    admission::Admission,
     backend::Backend,
     command::Done,
     env::Settings,
@@ -49,6 +50,8 @@ pub struct Deps {
     pub registry: Registry,
     /// Places for agent processes.
     pub pool: Pool,
+    /// How many turns run at once.
+    pub admission: Admission,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
 }
@@ -259,10 +262,10 @@ impl Drop for SessionActor {
 impl Handler<Execute> for SessionActor {
     type Result = ResponseFuture<Result<Done, ApiError>>;
 
-    fn handle(&mut self, Execute(command): Execute, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Execute(asker, command): Execute, ctx: &mut Self::Context) -> Self::Result {
         self.touched = Instant::now();
         let (reply, done) = oneshot::channel();
-        self.lane.push(Input::Command(command, reply));
+        self.lane.push(Input::Command(asker, command, reply));
         self.advance(ctx);
         Box::pin(async move {
             let ended =

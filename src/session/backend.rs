@@ -10,9 +10,12 @@ use std::{
 };
 
 use actix::{AsyncContext as _, Context, SpawnHandle};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{SessionActor, actor::beside, coalesce::Coalescer, command::Once, draft::Effect, lane::Input, workspace};
+use super::{
+    SessionActor, actor::beside, admission::Admitted, coalesce::Coalescer, command::Once, draft::Effect, lane::Input,
+    workspace,
+};
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
     protocol::{Control, frame::EndReason},
@@ -33,7 +36,9 @@ const CALL_MEMORY: Duration = Duration::from_secs(120);
 pub(super) struct Backend {
     slot: Option<Slot>,
     generation: u64,
-    /// A place in the pool is being waited for.
+    /// The place of the running turn among all that run.
+    pub(super) place: Option<Admitted>,
+    /// A place, among the running turns or in the pool, is being waited for.
     acquiring: Option<SpawnHandle>,
     /// Fires when the oldest question runs out of time.
     choice_timer: Option<(SpawnHandle, Timestamp)>,
@@ -43,13 +48,17 @@ pub(super) struct Backend {
 struct Slot {
     generation: u64,
     agent: String,
-    stateless: bool,
+    /// It goes with its turn: it keeps nothing, or its process ends.
+    for_one_turn: bool,
     commands: mpsc::Sender<AgentCommand>,
     /// Commands that the agent has not taken yet; bounded by what one turn can ask of it.
     outgoing: VecDeque<AgentCommand>,
     /// True while room in the command channel is waited for.
     sending: bool,
     kill: KillOnDrop,
+    opened: bool,
+    /// True once it has said that it cannot start: its end is no news then, and another agent may run the turn already.
+    refused: bool,
     /// True once it was killed: only its end counts from then on.
     dying: bool,
     coalescer: Coalescer,
@@ -84,9 +93,17 @@ impl SessionActor {
     /// Does what a commit has made due.
     pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
+            Effect::AwaitAdmission => self.await_admission(ctx),
             Effect::OpenAgent(agent) => self.open_agent(agent, ctx),
             Effect::Prompt(prompt) => {
                 self.ready_for_turn(ctx);
+                self.tell(AgentCommand::Prompt(*prompt), ctx);
+                self.watch_stall(ctx);
+            }
+            Effect::GoOn(prompt) => {
+                if let Some(timer) = self.backend.slot.as_mut().and_then(|slot| slot.cancel_timer.take()) {
+                    ctx.cancel_future(timer);
+                }
                 self.tell(AgentCommand::Prompt(*prompt), ctx);
                 self.watch_stall(ctx);
             }
@@ -125,16 +142,40 @@ impl SessionActor {
         }
     }
 
+    /// Goes on once one more turn may run.
+    fn await_admission(&mut self, ctx: &mut Context<Self>) {
+        let admission = self.deps.admission.clone();
+        let limit = self.deps.config.pool.max_wait;
+        let wait = async move { timeout(limit.0, admission.wait()).await };
+        let handle = beside(ctx, wait, move |actor, place, ctx| {
+            actor.backend.acquiring = None;
+            match place {
+                Ok(Ok(place)) => {
+                    actor.backend.place = Some(place);
+                    actor.lane.push(Input::Admitted);
+                    actor.advance(ctx);
+                }
+                _ => actor.hear_end(format!("too many turns run: no place within {limit} (pool.max_wait)"), ctx),
+            }
+        });
+        self.backend.acquiring = Some(handle);
+    }
+
     /// Starts an agent once there is a place for it.
     fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
         self.close_agent();
+        if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.shared) {
+            return self.start_agent(&agent, None, ctx);
+        }
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
-        let handle = beside(ctx, async move { pool.acquire(owner).await }, move |actor, lease, ctx| {
+        let limit = self.deps.config.pool.max_wait;
+        let wait = async move { timeout(limit.0, pool.acquire(owner)).await };
+        let handle = beside(ctx, wait, move |actor, lease, ctx| {
             actor.backend.acquiring = None;
             match lease {
-                Ok(lease) => actor.start_agent(&agent, Some(lease), ctx),
-                Err(_closed) => actor.hear_end("there is no place for another agent process".into(), ctx),
+                Ok(Ok(lease)) => actor.start_agent(&agent, Some(lease), ctx),
+                _ => actor.hear_end(format!("too many agents work: no place within {limit} (pool.max_wait)"), ctx),
             }
         });
         self.backend.acquiring = Some(handle);
@@ -170,15 +211,18 @@ impl SessionActor {
         self.backend.generation += 1;
         let generation = self.backend.generation;
         let Live { commands, events, kill } = agent.start(spec);
+        let capabilities = agent.capabilities();
         let lease = lease.map(Arc::new);
         self.backend.slot = Some(Slot {
             generation,
             agent: name.to_owned(),
-            stateless: agent.capabilities().stateless,
+            for_one_turn: capabilities.stateless || capabilities.per_turn,
             commands,
             outgoing: VecDeque::new(),
             sending: false,
             kill,
+            opened: false,
+            refused: false,
             dying: false,
             coalescer: Coalescer::new(self.deps.config.stream.flush_interval.0),
             flush_timer: None,
@@ -207,11 +251,14 @@ impl SessionActor {
             (events, batch)
         };
         beside(ctx, take, move |actor, (events, batch), ctx| {
-            let current = actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation);
+            let slot = actor.backend.slot.as_ref().filter(|slot| slot.generation == generation);
+            let (current, refused) = (slot.is_some(), slot.is_some_and(|slot| slot.refused));
             if batch.is_empty() {
                 drop(lease);
                 if current {
                     actor.backend.slot = None;
+                }
+                if current && !refused {
                     actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
                 }
             } else if current {
@@ -262,6 +309,14 @@ impl SessionActor {
             if slot.dying && matches!(event, AgentEvent::Ended(_)) {
                 continue;
             }
+            match &event {
+                AgentEvent::Opened(opened) => {
+                    slot.opened = true;
+                    self.deps.registry.learn(&slot.agent, opened);
+                }
+                AgentEvent::Ended(_) => slot.refused = !slot.opened,
+                _ => {}
+            }
             slot.coalescer.push(event, slot.heard, &mut out);
         }
         out.into_iter().for_each(|event| self.lane.push(Input::Agent(event)));
@@ -299,7 +354,8 @@ impl SessionActor {
         else {
             return;
         };
-        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !slot.stateless) {
+        let stateless = self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless);
+        if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !stateless) {
             if let Some(timer) = slot.idle_timer.take() {
                 ctx.cancel_future(timer);
             }
@@ -308,7 +364,7 @@ impl SessionActor {
             }
             return;
         }
-        if self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless) {
+        if stateless {
             self.close_agent();
             self.start_agent(&name, None, ctx);
         }
@@ -357,6 +413,9 @@ impl SessionActor {
             self.lane.push(Input::AgentGone("the agent was gone already".into()));
             return;
         };
+        if let Some(timer) = slot.cancel_timer.take() {
+            ctx.cancel_future(timer);
+        }
         slot.cancel_timer = Some(ctx.run_later(patience, |actor, ctx| {
             log::info!(session:% = actor.key; "the agent did not stop in time and is killed");
             actor.kill_agent(ctx);
@@ -400,7 +459,7 @@ impl SessionActor {
         {
             ctx.cancel_future(timer);
         }
-        if slot.stateless {
+        if slot.for_one_turn {
             self.backend.slot = None;
             return;
         }

@@ -27,12 +27,16 @@ use crate::{
 /// What to do once the change is committed.
 #[derive(Debug, Clone)]
 pub enum Effect {
+    /// As many turns run as may: wait until the one that is `starting` may run, too.
+    AwaitAdmission,
     /// Start this agent for the turn that is `starting`.
     OpenAgent(String),
     /// Give the running turn to the agent.
     Prompt(Box<Prompt>),
     /// Offer a text to the agent.
     Steer(u64, String),
+    /// The agent has stopped for texts that were steered: give them to it, in the same turn.
+    GoOn(Box<Prompt>),
     /// Ask the agent to stop the turn; kill it when it does not.
     CancelAgent,
     /// Kill the agent: it is only starting, there is nothing to be polite about.

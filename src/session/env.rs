@@ -1,6 +1,6 @@
 //! What decisions get from outside: the time, new ids, what agents can do, settings. So the decisions stay pure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -21,6 +21,8 @@ pub struct Env<'a> {
     pub ids: &'a mut dyn Ids,
     /// What an agent can do; none when no agent of that name is configured.
     pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
+    /// Whether one more turn may run now, over all sessions; a yes takes the place.
+    pub admit: &'a dyn Fn() -> bool,
     /// Settings.
     pub settings: &'a Settings,
 }
@@ -53,6 +55,8 @@ pub struct Settings {
     pub choice_timeout: Duration,
     /// What it gets then.
     pub on_timeout: TimeoutOutcome,
+    /// The agents that take the turns of others which cannot be started.
+    pub fallbacks: BTreeMap<String, String>,
     /// How often a turn that a crash cut off is run again.
     pub retry_interrupted: u32,
 }

@@ -2,6 +2,7 @@
 //! together on what was committed, so a decision never rests on something that may fail.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     SessionActor,
     actor::beside,
-    command::{Command, Done},
+    command::{Asker, Command, Done},
     draft::Draft,
     env::{Env, RandomIds},
     messages::Fate,
@@ -40,11 +41,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug)]
 pub(super) enum Input {
     /// A client asks.
-    Command(Command, oneshot::Sender<Result<Done, ApiError>>),
+    Command(Asker, Command, oneshot::Sender<Result<Done, ApiError>>),
     /// The agent tells.
     Agent(AgentEvent),
     /// The agent is gone.
     AgentGone(String),
+    /// The turn that is starting may run.
+    Admitted,
     /// A question may have run out of time.
     ChoicesExpired,
     /// The agent has said nothing for too long.
@@ -101,16 +104,18 @@ impl SessionActor {
         let (mut replies, mut retained) = (Vec::new(), Vec::new());
         let deps = Arc::clone(&self.deps);
         let agents = |name: &str| deps.registry.capabilities(name);
-        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, settings: &deps.settings };
+        let place = RefCell::new(self.backend.place.take());
+        let admit = || deps.admission.enter(&place);
+        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, settings: &deps.settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
                 // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
-                Input::Command(Command::Delete { .. }, _) if !draft.is_empty() => {
+                Input::Command(_, Command::Delete { .. }, _) if !draft.is_empty() => {
                     self.lane.inbox.push_front(input);
                     break;
                 }
-                Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
+                Input::Command(asker, command, reply) => match self.decide(&mut draft, &mut env, &asker, &command) {
                     Ok(done) => replies.push((reply, done)),
                     Err(refusal) => drop(reply.send(Err(refusal))),
                 },
@@ -121,6 +126,10 @@ impl SessionActor {
                 Input::AgentGone(cause) => {
                     draft.agent_gone(&mut env, &cause);
                     retained.push(Input::AgentGone(cause));
+                }
+                Input::Admitted => {
+                    draft.admitted(&mut env);
+                    retained.push(Input::Admitted);
                 }
                 Input::ChoicesExpired => {
                     draft.expire_choices(&mut env);
@@ -150,6 +159,7 @@ impl SessionActor {
                 break;
             }
         }
+        self.backend.place = place.into_inner();
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
             return self.committed(Commit { draft, batch, replies, retained }, ctx);
@@ -169,10 +179,19 @@ impl SessionActor {
         });
     }
 
-    fn decide(&mut self, draft: &mut Draft, env: &mut Env<'_>, command: &Command) -> Result<Done, ApiError> {
+    fn decide(
+        &mut self,
+        draft: &mut Draft,
+        env: &mut Env<'_>,
+        asker: &Asker,
+        command: &Command,
+    ) -> Result<Done, ApiError> {
+        draft.admits(asker, command)?;
         let once = match command {
             Command::Enqueue(message) => message.once.as_ref(),
             Command::Create { once, .. } => once.as_ref(),
+            Command::Reset(once) => once.as_ref(),
+            Command::HandOver(hand_over) => hand_over.message.once.as_ref(),
             _ => None,
         };
         if let Some(once) = once {
@@ -237,6 +256,9 @@ impl SessionActor {
         self.judge_later(ctx);
         self.listen_again(ctx);
         let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());
+        if quiet {
+            self.backend.place = None;
+        }
         if quiet && self.state.as_ref().is_none_or(|state| state.draining) {
             for waiting in self.drainers.drain(..) {
                 // Whoever waited for it may have given up.
@@ -260,6 +282,9 @@ impl SessionActor {
         }
         for input in commit.retained.into_iter().rev() {
             self.lane.inbox.push_front(input);
+        }
+        if self.state.as_ref().is_none_or(|state| state.running.is_none()) {
+            self.backend.place = None;
         }
         // Doubled with each failure in a row; a success resets it.
         let pause = self.lane.pause.map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));

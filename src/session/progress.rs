@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    draft::{Draft, Effect, Ending, user_message},
+    draft::{Draft, Effect, Ending},
     env::Env,
     rope::Rope,
     state::{OpenMessage, OpenPart, OpenTool, PendingChoice},
@@ -70,6 +70,7 @@ impl Draft {
             AgentEvent::ToolFinished { call_id, output, is_error } => {
                 self.know_tool(env, turn, &call_id);
                 self.end_tool(now, turn, call_id, output, is_error);
+                self.at_tool_boundary(env);
             }
             AgentEvent::ChoiceAsked(ask) => self.ask(env, turn, ask),
             AgentEvent::ChoiceWithdrawn { ask_id } => {
@@ -82,7 +83,7 @@ impl Draft {
             AgentEvent::Steered { id } => self.steered(env, turn, id),
             AgentEvent::Usage(usage) => {
                 if let Some(running) = self.running() {
-                    running.usage = usage;
+                    running.usage = running.spent.plus(usage);
                 }
             }
             AgentEvent::Progress { processed, total, cached, time_ms } => {
@@ -105,21 +106,32 @@ impl Draft {
     fn agent_opened(&mut self, env: &mut Env<'_>, opened: Opened) {
         let Some(state) = &mut self.state else { return };
         let Some(running) = &state.running else { return };
-        if running.stop.is_some() || running.turn.turn.state != TurnState::Starting {
+        let begins = running.turn.turn.state == TurnState::Starting;
+        if begins && running.stop.is_some() {
             return;
         }
         let agent = running.turn.turn.agent.clone();
-        state.warm = Some(agent.clone());
         if let Some(id) = opened.native_id.filter(|id| state.native_ids.get(&agent) != Some(id)) {
             Arc::make_mut(&mut state.native_ids).insert(agent.clone(), id.clone());
             let conversation = state.id();
-            self.native_ids.push((conversation, agent, Some(id)));
+            self.native_ids.push((conversation, agent.clone(), Some(id)));
         }
+        // In a running turn it is only news of the conversation's id.
+        if !begins {
+            return;
+        }
+        state.warm = Some(agent);
         self.begin(env, true, opened.resumed, opened.model);
     }
 
     fn agent_ended(&mut self, env: &mut Env<'_>, outcome: Outcome) {
+        if self.fall_back(env, &outcome) {
+            return;
+        }
         let Some(running) = self.running() else { return };
+        if std::mem::take(&mut running.redirecting) && outcome == Outcome::Cancelled && running.stop.is_none() {
+            return self.go_on(env);
+        }
         let ending = match (outcome, running.stop.take()) {
             // It finished before it heard that it should stop: that is what happened, so that is what is told.
             (Outcome::Completed { reason }, _) => Ending { state: TurnState::Completed, reason, error: None },
@@ -202,12 +214,12 @@ impl Draft {
         self.complete_message(env.now, message);
     }
 
-    fn open_tool(&mut self, call_id: &str) -> Option<&mut OpenTool> {
+    pub(super) fn open_tool(&mut self, call_id: &str) -> Option<&mut OpenTool> {
         self.running()?.message.as_mut()?.tool_mut(call_id)
     }
 
     /// Announces a call, or tells the new details of one that was announced with too few.
-    fn tool_started(&mut self, env: &mut Env<'_>, turn: TurnId, call: ToolCall) {
+    pub(super) fn tool_started(&mut self, env: &mut Env<'_>, turn: TurnId, call: ToolCall) {
         self.open_message(env, turn);
         let Some(message) = self.running().and_then(|running| running.message.as_mut()) else { return };
         let call = match message.tool_mut(&call.call_id) {
@@ -250,7 +262,7 @@ impl Draft {
     fn ask(&mut self, env: &mut Env<'_>, turn: TurnId, ask: Ask) {
         let Some(state) = &self.state else { return };
         let Some(running) = &state.running else { return };
-        if running.stop.is_some() {
+        if running.stop.is_some() || running.redirecting {
             return self.effects.push(Effect::Answer(ask.ask_id, Answer::Cancelled));
         }
         let agent = running.turn.turn.agent.as_str();
@@ -289,28 +301,6 @@ impl Draft {
                 if let Some(running) = self.running() {
                     running.choices.push(pending);
                 }
-            }
-        }
-    }
-
-    /// The agent took a text: it becomes a user message in the middle of the turn, and what the agent says from
-    /// here on is a new message.
-    fn steered(&mut self, env: &mut Env<'_>, turn: TurnId, number: u64) {
-        let Some(running) = self.running() else { return };
-        let Some(at) = running.steers.iter().position(|(known, _)| *known == number) else { return };
-        let (_, text) = running.steers.remove(at);
-        // A call that still runs belongs to what comes after: there it will get its result.
-        let open = running.message.as_mut().map(OpenMessage::take_open_tools).unwrap_or_default();
-        self.close_message(env);
-        self.remove_turn(text.turn.id);
-        let body = EventBody::TurnSteered { text: text.turn.text.clone(), source: text.turn.source.clone() };
-        self.emit(env.now, Some(turn), body);
-        let message = user_message(env.message_id(), &text, turn, env.now);
-        self.add_message(env.now, message);
-        for tool in open {
-            self.tool_started(env, turn, tool.call.clone());
-            if let Some(again) = self.open_tool(&tool.call.call_id) {
-                again.clone_from(&tool);
             }
         }
     }

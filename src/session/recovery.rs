@@ -113,15 +113,16 @@ impl Draft {
             Some(mut running) if running.turn.turn.state == TurnState::Starting => {
                 let mut turn = Arc::unwrap_or_clone(running.turn);
                 turn.turn.state = TurnState::Queued;
-                for (_, offered) in std::mem::take(&mut running.steers) {
-                    if self.admit(env, (*offered).clone(), Place::InOrder, false).is_err() {
-                        return;
-                    }
-                }
-                let Some(state) = &mut self.state else { return };
+                // First in line again, before the texts that were offered to it: their places count from it.
+                let offered = std::mem::take(&mut running.steers);
                 let turn = state.queue.push_front(turn);
                 self.put_turn(&turn, false);
                 self.touch_row(env.now, |_| {});
+                for (_, text) in offered {
+                    if self.admit(env, (*text).clone(), Place::InOrder, false).is_err() {
+                        return;
+                    }
+                }
             }
             Some(running) => {
                 let again = running.turn.turn.attempt <= env.settings.retry_interrupted;

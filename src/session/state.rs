@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::{queue::Queue, rope::Rope};
+use super::{command::Once, queue::Queue, rope::Rope};
 use crate::{
     agents::ToolCall,
     ids::{MessageId, SessionId, SessionKey, TurnId},
@@ -34,6 +34,8 @@ pub struct State {
     pub running: Option<Running>,
     /// What waits until nothing runs any more.
     pub pending_end: Option<PendingEnd>,
+    /// The call that asked for the new conversation that waits, so that it happens once. Memory only.
+    pub reset_call: Option<Once>,
     /// Answers to be given again.
     pub rules: Arc<Vec<Rule>>,
     /// The agents' own ids of this conversation.
@@ -87,6 +89,12 @@ pub struct Running {
     pub next_steer: u64,
     /// Tokens and cost so far.
     pub usage: Usage,
+    /// What of it belongs to prompts of this turn that are over: the agent counts from the last one. Memory only.
+    pub spent: Usage,
+    /// Agents that could not be started for it. Memory only.
+    pub unavailable: Vec<String>,
+    /// True while the agent is being stopped at a tool boundary to take a steered text. Memory only.
+    pub redirecting: bool,
 }
 
 /// Somebody asked to stop a turn.
@@ -214,6 +222,9 @@ impl Running {
             steers: Vec::new(),
             next_steer: 0,
             usage: Usage::default(),
+            spent: Usage::default(),
+            unavailable: Vec::new(),
+            redirecting: false,
         }
     }
 
@@ -247,6 +258,7 @@ impl State {
             queue: Queue::default(),
             running: None,
             pending_end: None,
+            reset_call: None,
             rules: Arc::default(),
             native_ids: Arc::default(),
             warm: None,

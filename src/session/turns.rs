@@ -9,9 +9,10 @@ use super::{
     draft::{Draft, Effect, Ending, ended, first_chars, user_message},
     env::Env,
     state::{PendingEnd, Running, State, Stop},
+    steering::prompt,
 };
 use crate::{
-    agents::{Answer, Prompt},
+    agents::Answer,
     error::{ApiError, Code},
     gateway::{Accepted, Finished},
     ids::TurnId,
@@ -64,13 +65,11 @@ impl Draft {
                 .with("depth", waits)
                 .with("limit", env.settings.max_queue));
         }
-        let steer = message.policy == Policy::Steer
-            && state.running.as_ref().is_some_and(|running| {
-                running.stop.is_none() && (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.steer)
-            });
+        let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
+        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record);
+            return self.offer(env, message, record, owner);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -86,7 +85,13 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+        Ok(Accepted {
+            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
+            position,
+            steered: false,
+            seq,
+            owner,
+        })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.
@@ -95,27 +100,6 @@ impl Draft {
             Effect::Finished(finished) if finished.turn.id == id => Some(finished.turn.clone()),
             _ => None,
         })
-    }
-
-    /// Offers a text to the running turn. It is stored before the agent hears of it, so a crash cannot lose it.
-    fn offer(&mut self, env: &mut Env<'_>, message: &Enqueue, mut record: TurnRecord) -> Result<Accepted, ApiError> {
-        let seq = self.last_seq() + 1;
-        let Some(running) = self.running() else { return Err(no_session()) };
-        let turn = running.view();
-        record.steers = Some(turn.id);
-        let record = Arc::new(record);
-        let number = running.next_steer;
-        running.next_steer += 1;
-        running.steers.push((number, Arc::clone(&record)));
-        let started = running.turn.turn.state == TurnState::Running;
-        self.put_turn(&record, true);
-        if let Some(once) = &message.once {
-            self.remember(env.now, once, format!(r#"{{"steered":"{}"}}"#, turn.id));
-        }
-        if started {
-            self.effects.push(Effect::Steer(number, message.text.clone()));
-        }
-        Ok(Accepted { turn, position: 0, steered: true, seq })
     }
 
     /// Puts a turn into the queue and tells of it.
@@ -161,8 +145,11 @@ impl Draft {
         }
         running.stop = Some(Stop { state, reason: reason.to_owned() });
         let starting = running.turn.turn.state == TurnState::Starting;
+        let asked = running.redirecting;
         self.visible = true;
-        self.effects.push(if starting { Effect::KillAgent } else { Effect::CancelAgent });
+        if !asked {
+            self.effects.push(if starting { Effect::KillAgent } else { Effect::CancelAgent });
+        }
     }
 
     /// Starts what can start: an end that waits, or else the next turn.
@@ -184,11 +171,11 @@ impl Draft {
         }
     }
 
-    /// Takes a turn out of the queue: to a warm agent at once, else its agent is opened first.
+    /// Takes a turn out of the queue. It waits where as many turns run as may, over all sessions.
     fn launch(&mut self, env: &mut Env<'_>, mut turn: Arc<TurnRecord>) {
         let Some(state) = &mut self.state else { return };
         let agent = turn.turn.agent.clone();
-        let Some(capabilities) = (env.agents)(&agent) else {
+        if (env.agents)(&agent).is_none() {
             let error = TurnError {
                 code: Code::AgentUnavailable.as_str().into(),
                 message: format!(
@@ -197,25 +184,41 @@ impl Draft {
             };
             let ending = Ending { state: TurnState::Failed, reason: None, error: Some(error) };
             return self.settle(env, &turn, &ending, Usage::default(), String::new());
-        };
-        let ready = capabilities.stateless || state.warm.as_deref() == Some(&agent);
+        }
         let record = Arc::make_mut(&mut turn);
         record.turn.state = TurnState::Starting;
         // A reset may have come between: a turn belongs to the conversation in which it runs.
         record.conversation = state.record.snapshot.id;
         state.running = Some(Running::new(Arc::clone(&turn)));
-        if ready {
-            let cold = capabilities.stateless && !state.warmed_up;
-            let resumed = cold.then(|| {
-                let fresh = state.record.snapshot.message_count == 0 || !capabilities.replay;
-                if fresh { Resumed::New } else { Resumed::Replayed }
-            });
-            self.begin(env, cold, resumed, None);
-        } else {
+        if (env.admit)() {
+            return self.admitted(env);
+        }
+        self.put_turn(&turn, false);
+        self.touch_row(env.now, |_| {});
+        self.effects.push(Effect::AwaitAdmission);
+    }
+
+    /// The turn that is starting may run: to a warm agent at once, else its agent is opened first.
+    pub fn admitted(&mut self, env: &mut Env<'_>) {
+        let Some(state) = &mut self.state else { return };
+        let Some(running) = state.running.as_ref().filter(|running| running.stop.is_none()) else { return };
+        if running.turn.turn.state != TurnState::Starting {
+            return;
+        }
+        let turn = Arc::clone(&running.turn);
+        let agent = turn.turn.agent.clone();
+        let capabilities = (env.agents)(&agent).unwrap_or_default();
+        if !capabilities.stateless && state.warm.as_deref() != Some(&agent) {
             self.put_turn(&turn, false);
             self.touch_row(env.now, |_| {});
-            self.effects.push(Effect::OpenAgent(agent));
+            return self.effects.push(Effect::OpenAgent(agent));
         }
+        let cold = capabilities.stateless && !state.warmed_up;
+        let resumed = cold.then(|| {
+            let fresh = state.record.snapshot.message_count == 0 || !capabilities.replay;
+            if fresh { Resumed::New } else { Resumed::Replayed }
+        });
+        self.begin(env, cold, resumed, None);
     }
 
     /// The agent is ready: the turn runs from here. Committed before the agent gets the prompt, so that no crash
@@ -223,8 +226,6 @@ impl Draft {
     pub(super) fn begin(&mut self, env: &mut Env<'_>, cold: bool, resumed: Option<Resumed>, model: Option<String>) {
         let now = env.now;
         let Some(state) = &mut self.state else { return };
-        let session = &state.record.snapshot;
-        let (session_mode, permission) = (session.mode.clone(), session.permission_mode.clone());
         let model = state.running.as_ref().and_then(|running| running.turn.turn.model.clone()).or(model);
         state.warmed_up = true;
         let Some(running) = &mut state.running else { return };
@@ -232,16 +233,7 @@ impl Draft {
         turn.turn.state = TurnState::Running;
         turn.turn.started_at = Some(now);
         let agent = turn.turn.agent.clone();
-        let prompt = Prompt {
-            text: turn.turn.text.clone(),
-            attachments: Arc::clone(&turn.attachments),
-            model: turn.turn.model.clone(),
-            mode: turn.mode.clone().or(session_mode),
-            permission_mode: turn.permission_mode.clone().unwrap_or(permission),
-        };
         let turn = Arc::clone(&running.turn);
-        let steers: Vec<Effect> =
-            running.steers.iter().map(|(number, text)| Effect::Steer(*number, text.turn.text.clone())).collect();
         let id = turn.turn.id;
         self.put_turn(&turn, false);
         self.emit(now, Some(id), EventBody::TurnStarted { agent, model, cold_start: cold, resumed });
@@ -251,17 +243,23 @@ impl Draft {
             record.snapshot.agent_status = AgentStatus::Working;
             record.snapshot.last_active_at = now;
         });
-        self.effects.push(Effect::Prompt(Box::new(prompt)));
-        self.effects.extend(steers);
+        if let Some(prompt) = self.state.as_ref().and_then(prompt) {
+            self.effects.push(Effect::Prompt(Box::new(prompt)));
+        }
+        self.offer_again(env);
     }
 
     /// The running turn has ended: settles its tools, questions, message and offered texts, then goes on.
     pub(super) fn finish(&mut self, env: &mut Env<'_>, ending: &Ending) {
-        self.settle_tools(env, ending.state);
+        self.settle_tools(env, &format!("the turn ended first: {}", ending.state.as_str()));
         self.settle_choices(env, ResolvedBy::TurnEnded);
         self.close_message(env);
         let Some(state) = &mut self.state else { return };
         let Some(running) = state.running.take() else { return };
+        if (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.per_turn) {
+            // Its process goes with the turn; the next one must get one of its own.
+            state.warm = None;
+        }
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
         self.effects.push(Effect::TurnOver);
@@ -314,19 +312,13 @@ impl Draft {
     }
 
     /// Ends tool calls without a result.
-    fn settle_tools(&mut self, env: &Env<'_>, state: TurnState) {
+    pub(super) fn settle_tools(&mut self, env: &Env<'_>, why: &str) {
         let Some(running) = self.running() else { return };
         let id = running.turn.turn.id;
         let Some(message) = &mut running.message else { return };
         let open: Vec<String> = message.open_tools().map(|tool| tool.call.call_id.clone()).collect();
         for call_id in open {
-            self.end_tool(
-                env.now,
-                id,
-                call_id,
-                Value::String(format!("the turn ended first: {}", state.as_str())),
-                true,
-            );
+            self.end_tool(env.now, id, call_id, Value::String(why.to_owned()), true);
         }
     }
 
@@ -383,8 +375,13 @@ impl Draft {
         record.feedback = Value::Null;
         let changed = [("id", record.snapshot.id), ("previous_id", previous)];
         let changed = changed.into_iter().map(|(name, id)| (name.to_owned(), id.to_string().into())).collect();
+        let made = record.snapshot.id;
         self.emit(env.now, None, EventBody::SessionReset { changed });
         self.replace(record);
+        // Only now: a crash before it must leave the call to be made again.
+        if let Some(once) = self.state.as_mut().and_then(|state| state.reset_call.take()) {
+            self.remember(env.now, &once, format!(r#"{{"reset":"{made}"}}"#));
+        }
         self.effects.extend([Effect::CloseAgent, Effect::ResetDone]);
     }
 

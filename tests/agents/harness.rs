@@ -97,7 +97,7 @@ pub fn acp(command: Vec<String>, env: &[(&str, &str)], home: &Path) -> AgentConf
         env.iter().chain([&home]).map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect();
     let table = json!({"kind": "acp", "command": command});
     let config: AgentConfig = serde_json::from_value(table).unwrap();
-    assert_eq!(config.kind, AgentKind::Acp);
+    assert_eq!(config.kind, Some(AgentKind::Acp));
     AgentConfig { env, ..config }
 }
 

@@ -1,9 +1,6 @@
 //! Real agents from their npm packages, offline, against the mock model server. `scripts/agents` installs them.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use greenroom::{
     agents::{Agent, AgentCommand, AgentEvent, Answer, Opened, Outcome, Prompt, acp::AcpAgent},
@@ -13,66 +10,10 @@ use greenroom::{
 use tempfile::TempDir;
 
 use crate::{
-    harness::{COMPLETED, Client, Ledger, Told, acp, failure, message, open_spec, prompt, text},
+    harness::{COMPLETED, Client, Ledger, Told, failure, message, open_spec, prompt, text},
     mock_llm::MockLlm,
+    real_agents::Real,
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Real {
-    Codex,
-    Gemini,
-}
-
-impl Real {
-    /// The program, which must be there: a test that is left out unseen would prove nothing.
-    fn program(self) -> String {
-        let folder = std::env::var_os("GREENROOM_TEST_AGENTS").map(PathBuf::from);
-        let folder =
-            folder.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/greenroom-agents"));
-        let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "x64" };
-        let path = folder.join(match self {
-            // The native program, not its wrapper in node, which leaves it behind when it is killed.
-            Self::Codex => format!("codex-acp/node_modules/@zed-industries/codex-acp-linux-{arch}/bin/codex-acp"),
-            Self::Gemini => "gemini-cli/node_modules/.bin/gemini".to_owned(),
-        });
-        assert!(path.exists(), "{} is not installed: run scripts/agents", path.display());
-        path.to_str().unwrap().to_owned()
-    }
-
-    /// What the agent's own file in HOME must say to use the mock.
-    fn settings(self, mock: &MockLlm) -> (&'static str, String) {
-        match self {
-            // A model that it knows: about others it complains in the answer's text.
-            Self::Codex => (
-                ".codex/config.toml",
-                format!(
-                    r#"
-                    model = "gpt-5.4"
-                    model_provider = "mock"
-                    approval_policy = "untrusted"
-                    sandbox_mode = "workspace-write"
-                    check_for_update_on_startup = false
-                    [model_providers.mock]
-                    name = "mock"
-                    base_url = "{}"
-                    env_key = "MOCK_KEY"
-                    wire_api = "responses"
-                    request_max_retries = 0
-                    stream_max_retries = 0
-                    [analytics]
-                    enabled = false
-                    "#,
-                    mock.v1()
-                ),
-            ),
-            Self::Gemini => (
-                ".gemini/settings.json",
-                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false}}"#
-                    .to_owned(),
-            ),
-        }
-    }
-}
 
 /// A real agent with a HOME, a folder to work in and a model server of its own.
 pub struct Rig {
@@ -90,24 +31,7 @@ impl Rig {
     fn new(real: Real) -> Self {
         let mock = MockLlm::start();
         let home = tempfile::tempdir().unwrap();
-        let (file, settings) = real.settings(&mock);
-        let file = home.path().join(file);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(file, settings).unwrap();
-        let (args, env) = match real {
-            Real::Codex => (vec![], vec![("MOCK_KEY", "dummy".to_owned())]),
-            Real::Gemini => (
-                vec!["--acp".to_owned()],
-                vec![
-                    ("GEMINI_API_KEY", "dummy".to_owned()),
-                    ("GOOGLE_GEMINI_BASE_URL", mock.url()),
-                    ("GEMINI_CLI_TRUST_WORKSPACE", "true".to_owned()),
-                ],
-            ),
-        };
-        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let command = [vec![real.program()], args].concat();
-        let config = acp(command, &env, home.path());
+        let config = real.set_up(&mock, home.path());
         let work = Arc::new(tempfile::tempdir().unwrap());
         Self { real, mock, config, home, work, ledger: Arc::default(), native_id: None, transcript: Mutex::default() }
     }
@@ -162,8 +86,8 @@ async fn talks(rig: Rig) {
         events.iter().rev().find_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
     let usage = usage.unwrap();
     match rig.real {
-        Real::Codex => assert!(usage.context_used > Some(0) && usage.context_max > usage.context_used, "{usage:?}"),
-        Real::Gemini => assert!(usage.input_tokens > 0 && usage.output_tokens > 0, "{usage:?}"),
+        Real::CodexAcp => assert!(usage.context_used > Some(0) && usage.context_max > usage.context_used, "{usage:?}"),
+        _ => assert!(usage.input_tokens > 0 && usage.output_tokens > 0, "{usage:?}"),
     }
     assert_eq!(rig.talk(&mut client, "and again").await, "Hello from mock");
     assert!(rig.last_request().contains("xylophone"));
@@ -200,8 +124,8 @@ async fn rejected(rig: Rig) {
     let (rig, events, outcome) = answers(rig, OptionKind::RejectOnce).await;
     assert!(!rig.made(), "done although it was refused: {events:?}");
     let reason = match rig.real {
-        Real::Codex => Some("rejected".to_owned()),
-        Real::Gemini => None,
+        Real::CodexAcp => Some("rejected".to_owned()),
+        _ => None,
     };
     assert_eq!(outcome, Outcome::Completed { reason });
 }
@@ -238,8 +162,8 @@ async fn resumed(mut rig: Rig) {
 
     let (mut client, opened) = rig.open().await;
     let (expected, same) = match rig.real {
-        Real::Codex => (Resumed::Native, true),
-        Real::Gemini => (Resumed::Replayed, false),
+        Real::CodexAcp => (Resumed::Native, true),
+        _ => (Resumed::Replayed, false),
     };
     assert_eq!((opened.resumed, opened.native_id == rig.native_id), (Some(expected), same));
     assert_eq!(rig.talk(&mut client, "and again").await, "Hello from mock");
@@ -265,8 +189,8 @@ async fn probed(rig: Rig) {
     assert!(probe.available && probe.reason.is_none(), "{probe:?}");
     let expected = match rig.real {
         // It has no option for it.
-        Real::Codex => None,
-        Real::Gemini => Some("0.61.0"),
+        Real::CodexAcp => None,
+        _ => Some("0.61.0"),
     };
     assert_eq!(probe.version.as_deref(), expected);
     assert!(rig.home.path().exists() && rig.mock.generations().is_empty());
@@ -320,5 +244,5 @@ macro_rules! suite {
     };
 }
 
-suite!(codex, Real::Codex);
+suite!(codex_acp, Real::CodexAcp);
 suite!(gemini, Real::Gemini);

@@ -39,7 +39,10 @@ pub enum Op {
     Edit(u8),
     Reset,
     Archive,
+    Full(bool),
+    Admit,
     Open,
+    Rename,
     Delta(bool),
     ToolStarted(u8),
     ToolFinished(u8),
@@ -86,6 +89,12 @@ pub struct Machine {
     said: u32,
     lose_next: bool,
     retries: u32,
+    /// As many turns run elsewhere as may.
+    full: bool,
+    /// The turn that is starting waits for a place among those that run.
+    waits: bool,
+    /// Prompts that continue a turn with a steered text.
+    gone_on: usize,
 }
 
 impl Machine {
@@ -98,6 +107,7 @@ impl Machine {
                 default_agent: "quick".into(),
                 choice_timeout: Duration::from_secs(60),
                 on_timeout: TimeoutOutcome::Reject,
+                fallbacks: BTreeMap::new(),
                 retry_interrupted: retries,
             },
             ids: CountedIds(0),
@@ -115,6 +125,9 @@ impl Machine {
             said: 0,
             lose_next: false,
             retries,
+            full: false,
+            waits: false,
+            gone_on: 0,
         }
     }
 
@@ -126,7 +139,10 @@ impl Machine {
             "slow" => Some(Capabilities::default()),
             _ => None,
         };
-        let mut env = Env { now: self.now, ids: &mut self.ids, agents: &agents, settings: &self.settings };
+        let full = self.full;
+        let admit = || !full;
+        let mut env =
+            Env { now: self.now, ids: &mut self.ids, agents: &agents, admit: &admit, settings: &self.settings };
         let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         decide(&mut draft, &mut env);
         if std::mem::take(&mut self.lose_next) && !draft.is_empty() {
@@ -145,6 +161,9 @@ impl Machine {
         }
         self.last_seq = draft.last_seq();
         self.state = draft.state.take();
+        if self.running_state() != Some(TurnState::Starting) {
+            self.waits = false;
+        }
         for effect in draft.effects {
             self.perform(effect);
         }
@@ -189,6 +208,11 @@ impl Machine {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Prompt(_) => self.prompts += 1,
+            Effect::AwaitAdmission => self.waits = true,
+            Effect::GoOn(prompt) => {
+                assert!(!prompt.text.is_empty(), "an agent was stopped for nothing");
+                self.gone_on += 1;
+            }
             Effect::Answer(ask_id, _) => {
                 // After a crash the agent that asked is gone; telling nobody is right then.
                 self.asked.remove(&ask_id);
@@ -210,6 +234,11 @@ impl Machine {
 
     fn agent(&mut self, event: AgentEvent) {
         self.decide(|draft, env| draft.agent_event(env, event));
+    }
+
+    /// The agent's own id of the conversation, as it would be resumed.
+    pub fn native_id(&self) -> Option<&str> {
+        self.state.as_ref()?.native_ids.values().next().map(String::as_str)
     }
 
     fn started(&self) -> bool {
@@ -249,13 +278,22 @@ impl Machine {
                     self.command(Command::Edit(id, format!("edited {}", self.said)));
                 }
             }
-            Op::Reset if self.state.is_some() => self.command(Command::Reset),
+            Op::Reset if self.state.is_some() => self.command(Command::Reset(None)),
             Op::Archive if self.state.is_some() => {
                 let archived = self.state.as_ref().map(|state| !state.record.snapshot.archived);
                 self.command(Command::Patch(Arc::new(PatchSession { archived, ..PatchSession::default() })));
             }
-            Op::Open if self.running_state() == Some(TurnState::Starting) => {
+            Op::Full(full) => self.full = *full,
+            Op::Admit if self.waits && self.running_state() == Some(TurnState::Starting) => {
+                // What is lost with its commit is told again.
+                self.waits = self.lose_next;
+                self.decide(|draft, env| draft.admitted(env));
+            }
+            Op::Open if self.running_state() == Some(TurnState::Starting) && !self.waits => {
                 self.agent(AgentEvent::Opened(Opened { native_id: Some("n1".into()), ..Opened::default() }));
+            }
+            Op::Rename if self.started() => {
+                self.agent(AgentEvent::Opened(Opened { native_id: Some("n2".into()), ..Opened::default() }));
             }
             Op::Delta(text) if self.started() => {
                 self.said += 1;
@@ -403,9 +441,25 @@ impl Machine {
             assert_eq!(text(&before), text(&restored), "the partial message changed over a crash");
         }
         self.asked.clear();
+        self.waits = false;
         self.state = Some(restored);
         self.lose_next = false;
         self.decide(|draft, env| draft.recover(env, "server_restart"));
+    }
+
+    /// How many times an agent was stopped for a text and went on.
+    pub fn gone_on(&self) -> usize {
+        self.gone_on
+    }
+
+    /// How many texts were taken into a running turn.
+    pub fn taken(&self) -> usize {
+        self.client.steered.len()
+    }
+
+    /// How the turns have ended, in the order of their ids.
+    pub fn finished(&self) -> Vec<TurnState> {
+        self.client.finished.values().copied().collect()
     }
 
     /// Lets everything run to its end.
@@ -413,7 +467,10 @@ impl Machine {
         self.lose_next = false;
         for _ in 0..10_000 {
             match self.running_state() {
-                Some(TurnState::Starting) => self.step(&Op::Open),
+                Some(TurnState::Starting) => {
+                    self.step(&Op::Admit);
+                    self.step(&Op::Open);
+                }
                 Some(_) => {}
                 None => break,
             }

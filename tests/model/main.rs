@@ -6,6 +6,7 @@
 mod fold;
 mod machine;
 
+use greenroom::protocol::TurnState;
 use proptest::prelude::*;
 
 use machine::{Machine, Op};
@@ -20,7 +21,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::Edit),
         1 => Just(Op::Reset),
         1 => Just(Op::Archive),
+        1 => any::<bool>().prop_map(Op::Full),
+        3 => Just(Op::Admit),
         4 => Just(Op::Open),
+        1 => Just(Op::Rename),
         5 => any::<bool>().prop_map(Op::Delta),
         2 => (0..3u8).prop_map(Op::ToolStarted),
         2 => (0..4u8).prop_map(Op::ToolFinished),
@@ -65,8 +69,61 @@ proptest! {
 }
 
 #[test]
+fn an_agent_may_give_its_conversation_another_id_in_the_middle_of_a_turn() {
+    let mut machine = Machine::new(0);
+    machine.step(&Op::Send { policy: 0, other_agent: true });
+    machine.step(&Op::Open);
+    assert_eq!(machine.native_id(), Some("n1"));
+    machine.step(&Op::Rename);
+    assert_eq!(machine.native_id(), Some("n2"));
+    machine.check();
+    machine.drain();
+    machine.check();
+}
+
+#[test]
 fn progress_is_the_share_of_what_was_not_cached() {
     for (processed, total, cached, percent) in [(60, 110, 10, 50), (10, 10, 10, 0), (0, 0, 0, 0), (300, 200, 0, 100)] {
         assert_eq!(Machine::percent_of(processed, total, cached), percent, "{processed} of {total}, {cached} cached");
     }
+}
+
+#[test]
+fn an_agent_without_steering_is_stopped_at_a_tool_boundary_and_goes_on_in_the_same_turn() {
+    let mut machine = Machine::new(0);
+    let steer = || Op::Send { policy: 1, other_agent: true };
+    let mut play = |ops: &[Op]| {
+        ops.iter().for_each(|op| {
+            machine.step(op);
+            machine.check();
+        });
+        (machine.gone_on(), machine.taken())
+    };
+    play(&[Op::Send { policy: 0, other_agent: true }, Op::Open, Op::ToolStarted(0), Op::ToolStarted(1), steer()]);
+    assert_eq!(play(&[Op::ToolFinished(0), Op::End(1)]), (0, 0), "stopped while another call ran: an end is an end");
+    let mut machine = Machine::new(0);
+    let mut play = |ops: &[Op]| {
+        ops.iter().for_each(|op| {
+            machine.step(op);
+            machine.check();
+        });
+        (machine.gone_on(), machine.taken())
+    };
+    play(&[Op::Send { policy: 0, other_agent: true }, Op::Open, Op::ToolStarted(0), steer(), steer()]);
+    assert_eq!(play(&[Op::ToolFinished(0)]), (0, 0), "nothing is taken before the agent has stopped");
+    assert_eq!(play(&[Op::End(1)]), (1, 2), "both texts go with one prompt");
+    assert_eq!(play(&[Op::Delta(true), Op::End(0)]), (1, 2));
+    assert_eq!(machine.finished(), [TurnState::Completed]);
+}
+
+#[test]
+fn a_cancel_wins_over_a_text_that_waits_for_the_boundary() {
+    let mut machine = Machine::new(0);
+    let steer = Op::Send { policy: 1, other_agent: true };
+    let send = Op::Send { policy: 0, other_agent: true };
+    for op in [send, Op::Open, Op::ToolStarted(0), steer, Op::ToolFinished(0), Op::Abort, Op::End(1)] {
+        machine.step(&op);
+        machine.check();
+    }
+    assert_eq!((machine.gone_on(), machine.finished()), (0, vec![TurnState::Cancelled]));
 }

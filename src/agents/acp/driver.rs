@@ -13,50 +13,22 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::{
-    sync::mpsc,
-    time::{sleep_until, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    Setup,
-    connection::{Connection, Input},
     content::Accepts,
     permission::{Pending, cancelled},
-    rpc::{Message, RpcError},
     turn::{Applied, Turn},
-    updates::{Conversation, raw},
+    updates::Conversation,
 };
 use crate::agents::{
-    AdapterSide, AgentCommand, AgentEvent, Answer, OpenSpec, Outcome, Prompt,
-    process::{Process, readable},
+    AdapterSide, AgentCommand, AgentEvent, Answer, OpenSpec, Prompt,
+    process::readable,
+    program::{Connection, Dialect, Host, Input, Message, Program, RpcError, STDERR_IN_MESSAGE, Stop, raw},
 };
 
-/// How long an agent may take to end by itself after its stdin was closed.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the last event waits for a session that does not read.
-const LAST_WORD: Duration = Duration::from_secs(1);
-/// The most of stderr in a message for a person, in bytes; all that is kept goes to the log.
-const STDERR_IN_MESSAGE: usize = 4000;
 /// Lines that are no messages are logged this many times for each process.
 const NOISE_LOGGED: u32 = 20;
-/// Events that wait for `Opened`.
-const MAX_EARLY: usize = 32;
-
-/// Why the loop is over.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Somebody asked for the kill, or dropped the session's side.
-    Killed,
-    /// The process has ended, or closed its stdout.
-    Dead,
-    /// The session lets it go in order.
-    Closed,
-    /// It cannot go on.
-    Failed(Outcome),
-}
-
 /// Why a call has no result.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -79,11 +51,10 @@ struct ModeRequest {
 
 /// Everything about one session's agent.
 pub(super) struct Driver {
-    pub(super) setup: Arc<Setup>,
+    pub(super) program: Arc<Program>,
     pub(super) spec: OpenSpec,
     pub(super) connection: Connection,
-    events: mpsc::Sender<AgentEvent>,
-    pub(super) killed: CancellationToken,
+    pub(super) host: Host,
     /// Makes ask ids unique over processes.
     pub(super) instance: String,
     /// The agent's own id of the conversation; empty until there is one.
@@ -94,9 +65,6 @@ pub(super) struct Driver {
     pub(super) applied: Applied,
     /// The conversation so far, until a prompt took it along.
     pub(super) replay: Option<String>,
-    /// False until `Opened` was sent; events before it wait in `early`.
-    opened: bool,
-    early: Vec<AgentEvent>,
     pub(super) pending: Pending,
     pub(super) turn: Option<Turn>,
     mode_request: Option<ModeRequest>,
@@ -106,31 +74,24 @@ pub(super) struct Driver {
 }
 
 /// Runs an agent from its start to its end.
-pub(super) async fn run(setup: Arc<Setup>, spec: OpenSpec, side: AdapterSide) {
+pub(super) async fn run(program: Arc<Program>, spec: OpenSpec, side: AdapterSide) {
     let AdapterSide { mut commands, events, killed } = side;
-    let spawn = setup.spawn(spec.session.as_str(), spec.cwd.clone(), Arc::clone(&spec.processes));
-    let process = match Process::spawn(spawn) {
+    let host = Host::new(events, killed);
+    let process = match program.start(Vec::new(), &spec) {
         Ok(process) => process,
-        Err(error) => {
-            let failed = Outcome::failed("agent_unavailable", setup.unavailable(&error));
-            tokio::select! { _ = events.send(AgentEvent::Ended(failed)) => {}, () = killed.cancelled() => {} }
-            return;
-        }
+        Err(stop) => return host.end_unstarted(stop).await,
     };
     let mut driver = Driver {
-        setup,
+        program,
         spec,
-        connection: Connection::new(process),
-        events,
-        killed,
+        connection: Connection::new(process, Dialect::Named),
+        host,
         instance: uuid::Uuid::now_v7().simple().to_string(),
         session_id: String::new(),
         accepts: Accepts::default(),
         conversation: Conversation::default(),
         applied: Applied::default(),
         replay: None,
-        opened: false,
-        early: Vec::new(),
         pending: Pending::default(),
         turn: None,
         mode_request: None,
@@ -162,7 +123,7 @@ impl Driver {
         }
         tokio::select! {
             biased;
-            () = self.killed.cancelled() => Err(Stop::Killed),
+            () = self.host.killed.cancelled() => Err(Stop::Killed),
             command = commands.recv() => match command {
                 Some(command) => self.command(command).await,
                 None => Err(Stop::Killed),
@@ -210,7 +171,8 @@ impl Driver {
             Input::Message(Message::Notification { method, params }) => self.notification(&method, params).await,
             Input::Noise(line) => self.noise(&line).await,
             Input::TooLong => {
-                let message = format!("agent `{}` wrote a line over {}", self.setup.name, self.setup.limits.max_line);
+                let message =
+                    format!("agent `{}` wrote a line over {}", self.program.name, self.program.limits.max_line);
                 self.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await
             }
             Input::Closed => Err(Stop::Dead),
@@ -257,7 +219,7 @@ impl Driver {
 
     async fn request(&mut self, id: Value, method: &str, params: &Value) -> Result<(), Stop> {
         if method != "session/request_permission" {
-            log::debug!(agent = self.setup.name.as_str(), method; "agent asks for what this client does not have");
+            log::debug!(agent = self.program.name.as_str(), method; "agent asks for what this client does not have");
             self.connection.refuse(&id, method);
             return Ok(());
         }
@@ -308,7 +270,7 @@ impl Driver {
         let text = readable(line, 1000);
         if self.noise < NOISE_LOGGED {
             self.noise += 1;
-            log::debug!(agent = self.setup.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
+            log::debug!(agent = self.program.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
         }
         self.emit(AgentEvent::Raw(json!({ "line": text }))).await
     }
@@ -320,7 +282,7 @@ impl Driver {
         loop {
             let input = tokio::select! {
                 biased;
-                () = self.killed.cancelled() => return Err(CallError::Stop(Stop::Killed)),
+                () = self.host.killed.cancelled() => return Err(CallError::Stop(Stop::Killed)),
                 input = self.connection.next() => input,
                 () = sleep_until(deadline.into()) => return Err(CallError::Timeout),
             };
@@ -333,83 +295,28 @@ impl Driver {
         }
     }
 
-    /// Tells the session; waits while it is busy.
+    /// See [`Host::emit`].
     pub(super) async fn emit(&mut self, event: AgentEvent) -> Result<(), Stop> {
-        if !self.opened {
-            // The mode is told right after `Opened` in any case.
-            if self.early.len() < MAX_EARLY && !matches!(event, AgentEvent::Mode { .. }) {
-                self.early.push(event);
-            }
-            return Ok(());
-        }
-        tokio::select! {
-            biased;
-            () = self.killed.cancelled() => Err(Stop::Killed),
-            sent = self.events.send(event) => sent.map_err(|_closed| Stop::Killed),
-        }
+        self.host.emit(event).await
     }
 
+    /// See [`Host::emit_all`].
     pub(super) async fn emit_all(&mut self, events: Vec<AgentEvent>) -> Result<(), Stop> {
-        for event in events {
-            self.emit(event).await?;
-        }
-        Ok(())
+        self.host.emit_all(events).await
     }
 
-    /// Sends `Opened`, which must be the first, and then what waited for it.
-    pub(super) async fn emit_opened(&mut self, opened: AgentEvent) -> Result<(), Stop> {
-        self.opened = true;
-        self.emit(opened).await?;
-        let early = std::mem::take(&mut self.early);
-        self.emit_all(early).await
-    }
-
-    /// Starts another process in the place of this one, which is stopped first.
+    /// Starts another process in the place of this one, which is stopped.
     pub(super) async fn respawn(&mut self) -> Result<(), Stop> {
-        let spec = &self.spec;
-        let spawn = self.setup.spawn(spec.session.as_str(), spec.cwd.clone(), Arc::clone(&spec.processes));
-        let unavailable = |error| Stop::Failed(Outcome::failed("agent_unavailable", self.setup.unavailable(&error)));
-        let fresh = Connection::new(Process::spawn(spawn).map_err(unavailable)?);
+        let fresh = Connection::new(self.program.start(Vec::new(), &self.spec)?, Dialect::Named);
         let old = std::mem::replace(&mut self.connection, fresh);
-        let stopped = old.process.stop(STDERR_IN_MESSAGE).await;
-        log::warn!(agent = self.setup.name.as_str(); "agent is started anew: it {}", stopped.describe());
+        let stopped = old.lines.process.stop(STDERR_IN_MESSAGE).await;
+        log::warn!(agent = self.program.name.as_str(); "agent is started anew: it {}", stopped.describe());
         Ok(())
     }
 
-    /// Ends the process, then says how the prompt that ran has ended, then lets the channel go.
-    async fn end(mut self, stop: Stop) {
-        if matches!(stop, Stop::Closed) {
-            self.connection.process.finish(CLOSE_PATIENCE).await;
-        }
-        let stopped = self.connection.process.stop(STDERR_IN_MESSAGE).await;
-        let name = &self.setup.name;
+    async fn end(self, stop: Stop) {
         let cancelling = self.turn.as_ref().is_some_and(|turn| turn.cancelling);
-        let outcome = match &stop {
-            // It has stopped, and that is what was asked for, in whatever way it did.
-            _ if cancelling => Outcome::Cancelled,
-            Stop::Failed(Outcome::Failed(error)) => {
-                let stderr =
-                    if stopped.stderr.is_empty() { String::new() } else { format!("; stderr: {}", stopped.stderr) };
-                Outcome::failed(&error.code, format!("{}{stderr}", error.message))
-            }
-            Stop::Failed(outcome) => outcome.clone(),
-            Stop::Killed => Outcome::failed("agent_error", format!("agent `{name}` was stopped by force")),
-            Stop::Closed => Outcome::failed("agent_error", format!("agent `{name}` was closed")),
-            Stop::Dead => Outcome::failed("agent_error", format!("agent `{name}` {}", stopped.describe())),
-        };
-        let owed = usize::from(self.turn.is_some() || !self.opened) + self.waiting.len();
-        if owed == 0 && matches!(stop, Stop::Dead) {
-            log::warn!(
-                agent = name.as_str(), session = self.spec.session.as_str();
-                "agent died between turns: it {}", stopped.describe()
-            );
-        }
-        for _ in 0..owed {
-            let last = self.events.send(AgentEvent::Ended(outcome.clone()));
-            // A session that was killed may not read any more; it sees the channel close.
-            if !matches!(timeout(LAST_WORD, last).await, Ok(Ok(()))) {
-                break;
-            }
-        }
+        let prompts = usize::from(self.turn.is_some()) + self.waiting.len();
+        self.host.end(&self.program, self.connection.lines.process, stop, prompts, cancelling).await;
     }
 }

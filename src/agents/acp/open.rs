@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{
-    content::{self, Accepts},
-    driver::{CallError, Driver, Stop},
-    rpc::RpcError,
+    content::Accepts,
+    driver::{CallError, Driver},
     settings::Settings,
     updates::Conversation,
     usage::Meter,
 };
 use crate::{
-    agents::{AgentEvent, Opened, Outcome},
+    agents::{
+        Opened, Outcome,
+        program::{RpcError, Stop},
+    },
     protocol::event::Resumed,
 };
 
@@ -29,7 +31,7 @@ impl Driver {
     /// A stored conversation that cannot be loaded, because the agent refuses, dies or hangs over it, must not poison the
     /// session: then a new one begins, and gets the transcript.
     pub(super) async fn open(&mut self) -> Result<(), Stop> {
-        let deadline = Instant::now() + self.setup.limits.open_timeout.0;
+        let deadline = Instant::now() + self.program.limits.open_timeout.0;
         let left = || deadline.saturating_duration_since(Instant::now());
         let mut initialized = self.initialize(left()).await?;
         let mut resumed = Resumed::New;
@@ -58,7 +60,9 @@ impl Driver {
 
         let mut faults = Vec::new();
         if resumed == Resumed::New {
-            faults.extend(self.prepare_replay(left()).await?);
+            let (replay, fault) = self.host.read_transcript(&self.spec, left()).await?;
+            self.replay = replay;
+            faults.extend(fault);
             if self.replay.is_some() {
                 resumed = Resumed::Replayed;
             }
@@ -76,29 +80,9 @@ impl Driver {
             model: settings.model.as_ref().and_then(|model| model.current.clone()),
             models: settings.models(),
         };
-        self.emit_opened(AgentEvent::Opened(opened)).await?;
+        self.host.emit_opened(opened).await?;
         self.emit_mode().await?;
         self.emit_all(faults).await
-    }
-
-    /// Keeps the conversation so far for the first prompt; a fault when it cannot be read.
-    async fn prepare_replay(&mut self, limit: Duration) -> Result<Option<AgentEvent>, Stop> {
-        let loaded = tokio::select! {
-            biased;
-            () = self.killed.cancelled() => return Err(Stop::Killed),
-            loaded = tokio::time::timeout(limit, self.spec.transcript.load()) => loaded,
-        };
-        let error = match loaded {
-            Ok(Ok(messages)) => {
-                self.replay = content::replay(&messages, content::REPLAY_LIMIT);
-                return Ok(None);
-            }
-            Ok(Err(error)) => error,
-            Err(_elapsed) => "no answer in time".to_owned(),
-        };
-        log::warn!(session = self.spec.session.as_str(); "transcript cannot be read for a replay: {error}");
-        let message = "the agent could not be given the conversation so far".to_owned();
-        Ok(Some(AgentEvent::Fault { code: "replay_failed".into(), message }))
     }
 
     async fn initialize(&mut self, limit: Duration) -> Result<Value, Stop> {
@@ -114,7 +98,7 @@ impl Driver {
             other => {
                 let other = other.map_or_else(|| "none".to_owned(), |version| version.to_string());
                 let message =
-                    format!("agent `{}` speaks protocol version {other}, and this server {VERSION}", self.setup.name);
+                    format!("agent `{}` speaks protocol version {other}, and this server {VERSION}", self.program.name);
                 Err(Stop::Failed(Outcome::failed("agent_unavailable", message)))
             }
         }
@@ -127,7 +111,7 @@ impl Driver {
         let broken = name.is_some_and(|name| name.eq_ignore_ascii_case("gemini-cli"));
         let capabilities = initialized.get("agentCapabilities");
         let offered = capabilities.and_then(|all| all.get("loadSession")).and_then(Value::as_bool);
-        self.setup.config.native_resume && offered.unwrap_or(false) && !broken
+        self.program.config.native_resume && offered.unwrap_or(false) && !broken
     }
 
     /// Loads a stored conversation: its result, or whether the process must be replaced after the failure. What the agent
@@ -146,7 +130,7 @@ impl Driver {
             Err(CallError::Stop(stop)) => return Err(stop),
         };
         log::warn!(
-            agent = self.setup.name.as_str(), session = self.spec.session.as_str(), native_id,
+            agent = self.program.name.as_str(), session = self.spec.session.as_str(), native_id,
             duration_ms = started.elapsed().as_millis();
             "agent cannot load its conversation, a new one gets the transcript: {error}"
         );
@@ -165,18 +149,18 @@ impl Driver {
                 Ok(result)
             }
             None => {
-                let message = format!("agent `{}` gave its conversation no id", self.setup.name);
+                let message = format!("agent `{}` gave its conversation no id", self.program.name);
                 Err(Stop::Failed(Outcome::failed("agent_error", message)))
             }
         }
     }
 
     fn not_opened(&self, what: &str, error: CallError) -> Stop {
-        let name = &self.setup.name;
+        let name = &self.program.name;
         Stop::Failed(match error {
             CallError::Stop(stop) => return stop,
             CallError::Timeout => {
-                let limit = self.setup.limits.open_timeout;
+                let limit = self.program.limits.open_timeout;
                 Outcome::failed("agent_timeout", format!("agent `{name}` did not answer {what} within {limit}"))
             }
             CallError::Refused(error @ RpcError { code: AUTH_REQUIRED, .. }) => {

@@ -4,12 +4,14 @@ use serde_json::{Value, json};
 
 use super::{
     content,
-    driver::{CallError, Driver, Stop},
+    driver::{CallError, Driver},
     permission::cancelled,
-    rpc::RpcError,
     settings::Setting,
 };
-use crate::agents::{AgentEvent, Answer, Outcome, Prompt};
+use crate::agents::{
+    AgentEvent, Answer, Outcome, Prompt,
+    program::{RpcError, Stop},
+};
 
 /// The running turn.
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl Driver {
         mode: Option<String>,
         permission_mode: &str,
     ) -> Result<(), CallError> {
-        let config = &self.setup.config;
+        let config = &self.program.config;
         let (model, mode) = (model.or_else(|| config.model.clone()), mode.or_else(|| config.mode.clone()));
         if model != self.applied.model {
             self.apply_model(model.as_deref()).await?;
@@ -75,7 +77,7 @@ impl Driver {
         let Some((method, params)) = setting.change("model", &id, &self.session_id).map_err(unfit)? else {
             return Ok(());
         };
-        let result = self.call(method, &params, self.setup.call_timeout()).await?;
+        let result = self.call(method, &params, self.program.call_timeout()).await?;
         let settings = &mut self.conversation.settings;
         if let Some(setting) = &mut settings.model {
             setting.current = Some(id);
@@ -95,7 +97,7 @@ impl Driver {
         let Some((setting, id)) = self.conversation.settings.mode.as_ref().zip(wanted.id) else { return Ok(()) };
         let unfit = |message| CallError::Unfit("model_not_found", message);
         if let Some((method, params)) = setting.change("mode", &id, &self.session_id).map_err(unfit)? {
-            let result = self.call(method, &params, self.setup.call_timeout()).await?;
+            let result = self.call(method, &params, self.program.call_timeout()).await?;
             self.mode_is(id, &result);
             self.emit_mode().await.map_err(CallError::Stop)?;
         }
@@ -116,8 +118,8 @@ impl Driver {
             };
         }
         let invalid = |message| Err(CallError::Unfit("invalid_permission_mode", message));
-        if permission_mode == "bypass" && !self.setup.config.allow_bypass {
-            return invalid(format!("permission mode `bypass` needs agents.{}.allow_bypass", self.setup.name));
+        if permission_mode == "bypass" && !self.program.config.allow_bypass {
+            return invalid(format!("permission mode `bypass` needs agents.{}.allow_bypass", self.program.name));
         }
         let id = setting.and_then(|setting| setting.for_permission_mode(permission_mode)).map(str::to_owned);
         if id.is_some() || permission_mode == "default" {
@@ -149,7 +151,7 @@ impl Driver {
         };
         if let Some((code, message)) = failed {
             self.turn = Some(Turn::default());
-            let message = format!("agent `{}`: {message}", self.setup.name);
+            let message = format!("agent `{}`: {message}", self.program.name);
             self.emit(AgentEvent::Ended(Outcome::failed(code, message))).await?;
             self.turn = None;
             return Ok(());
@@ -212,7 +214,7 @@ impl Driver {
             // Nobody knows whether it was taken in; twice is better than never.
             self.replay = turn.replay.take();
         }
-        let outcome = outcome(&self.setup.name, turn, result);
+        let outcome = outcome(&self.program.name, turn, result);
         self.emit(AgentEvent::Ended(outcome)).await?;
         self.turn = None;
         Ok(())

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{settings::Settings, tools::Tools, usage::Meter};
-use crate::{agents::AgentEvent, protocol::event::DeltaKind};
-
-/// A raw message is shown whole up to this many bytes.
-const RAW_LIMIT: usize = 64 * 1024;
+use crate::{
+    agents::{AgentEvent, program::raw},
+    protocol::event::DeltaKind,
+};
 
 /// What is known of a conversation.
 #[derive(Debug, Default)]
@@ -69,16 +69,6 @@ fn chunk(kind: DeltaKind, update: &Value) -> Vec<AgentEvent> {
     }
 }
 
-/// A message that is passed on as it is, unless it is very large.
-pub(super) fn raw(message: &Value) -> AgentEvent {
-    let text = message.to_string();
-    if text.len() <= RAW_LIMIT {
-        return AgentEvent::Raw(message.clone());
-    }
-    let begin: String = text.chars().take(1000).collect();
-    AgentEvent::Raw(json!({"truncated": true, "bytes": text.len(), "begin": begin}))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +83,7 @@ mod tests {
         assert_eq!(one(news.clone(), true), [AgentEvent::Raw(news)]);
         let image = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "image", "data": "A"}});
         assert_eq!(one(image.clone(), true), [AgentEvent::Raw(image)]);
-        let large = json!({"sessionUpdate": "hologram", "x": "y".repeat(RAW_LIMIT)});
+        let large = json!({"sessionUpdate": "hologram", "x": "y".repeat(64 * 1024)});
         assert!(matches!(&one(large, true)[..], [AgentEvent::Raw(cut)] if cut["truncated"] == true));
         assert_eq!(one(json!(7), false), [AgentEvent::Raw(json!(7))]);
     }

@@ -10,11 +10,11 @@
 //! `stream_options` goes to all until one refuses it.
 
 mod chunk;
-mod endpoint;
+pub(super) mod endpoint;
 mod failure;
 mod request;
 mod retry;
-mod sse;
+pub(super) mod sse;
 mod turn;
 
 use std::{

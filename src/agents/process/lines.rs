@@ -68,6 +68,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
         }
     }
+
+    /// The bytes that come next, as soon as there are some; none at the end. For output that is not made of lines: a
+    /// reader reads either lines or chunks. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// When reading fails.
+    pub async fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let chunk = self.reader.fill_buf().await?.to_vec();
+        self.reader.consume(chunk.len());
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
 }
 
 fn text(line: &[u8]) -> Line {

@@ -13,6 +13,7 @@
 mod environment;
 mod group;
 mod lines;
+pub mod memory;
 mod procfs;
 mod stderr;
 mod sweep;

@@ -14,8 +14,12 @@ pub(super) fn boot_id() -> Option<String> {
 pub(super) struct Stat {
     /// True when it has ended and nobody has asked for its status yet.
     pub(super) zombie: bool,
+    /// The process that started it, or took it over.
+    pub(super) parent: i32,
     /// Its group.
     pub(super) pgid: i32,
+    /// Memory that it holds, in pages, shared ones included.
+    pub(super) resident_pages: u64,
     /// When it started, in clock ticks since boot.
     pub(super) started_ticks: i64,
 }
@@ -37,12 +41,14 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let state = *fields.first()?;
     Some(Stat {
         zombie: matches!(state, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
         pgid: fields.get(2)?.parse().ok()?,
+        resident_pages: fields.get(21)?.parse().ok()?,
         started_ticks: fields.get(19)?.parse().ok()?,
     })
 }
 
-fn pids() -> impl Iterator<Item = i32> {
+pub(super) fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
@@ -72,7 +78,10 @@ mod tests {
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let text = "42 (a ) R 1) S 1 40 40 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 98765 1000 2 3";
-        assert_eq!(parse_stat(text), Some(Stat { zombie: false, pgid: 40, started_ticks: 98765 }));
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat { zombie: false, parent: 1, pgid: 40, resident_pages: 2, started_ticks: 98765 })
+        );
         assert_eq!(parse_stat("42 (a) Z"), None);
     }
 }

@@ -30,6 +30,8 @@ pub enum Kind {
     Echo,
     /// Sends frames to whoever subscribed.
     Fanout,
+    /// Is an agent on stdin and stdout.
+    Agent,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
         match self {
             Self::Echo => "echo",
             Self::Fanout => "fanout",
+            Self::Agent => "agent",
         }
     }
 }
@@ -47,6 +50,7 @@ pub fn serve(kind: Kind) -> Result<(), Failure> {
     match kind {
         Kind::Echo => actix_web::rt::System::new().block_on(echo())?,
         Kind::Fanout => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(fanout())?,
+        Kind::Agent => crate::agent::serve()?,
     }
     Ok(())
 }

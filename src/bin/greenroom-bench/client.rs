@@ -119,6 +119,12 @@ pub fn send(key: &str, text: &str) -> Vec<u8> {
     post(&format!("/v1/sessions/{key}/messages"), &serde_json::json!({ "text": text }).to_string())
 }
 
+/// The bytes of a message to a session, for an agent.
+pub fn send_to(key: &str, agent: &str, text: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "text": text, "agent": agent });
+    post(&format!("/v1/sessions/{key}/messages"), &body.to_string())
+}
+
 /// A message that makes the echo agent answer with so many deltas of 20 characters.
 pub fn script(key: &str, deltas: usize) -> Vec<u8> {
     send(key, &format!(r#"/script {{"deltas":{deltas},"bytes":20}}"#))

@@ -2,6 +2,7 @@
 //!
 //! Figures of a shared machine differ from hour to hour: read the ratios. Nothing here judges; it prints a table.
 
+mod agent;
 mod baseline;
 mod client;
 mod cold;
@@ -52,6 +53,8 @@ enum Name {
     Memory,
     /// POST to first event at a subscriber
     Latency,
+    /// What is added to an agent's first token, and the CPU of its turn
+    Agent,
     /// Acknowledged sends per second
     Sends,
     /// Turns per second
@@ -125,6 +128,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Cold => runtime.block_on(cold::measure(&plan)),
             Name::Memory => runtime.block_on(memory::measure(&plan)),
             Name::Latency => runtime.block_on(latency::measure(&plan)),
+            Name::Agent => runtime.block_on(agent::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),

@@ -4,6 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{operation::Operation, refusals};
+use crate::http::cookie::NAME as COOKIE;
 
 /// What the description says about the whole.
 const ABOUT: &str = "\
@@ -171,6 +172,10 @@ impl Document {
                     },
                 },
                 "securitySchemes": {
+                    "login": {
+                        "type": "apiKey", "in": "cookie", "name": COOKIE,
+                        "description": "The cookie of a browser that has logged in by `POST /v1/login`.",
+                    },
                     "token": {
                         "type": "http", "scheme": "bearer", "bearerFormat": "gr_…",
                         "description": "A token, made by `greenroom token create` or by a browser that is logged in.",

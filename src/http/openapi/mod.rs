@@ -20,6 +20,7 @@
 //! Codes that every call of a sort can answer are in `refusals.rs`. A test compares the routes with the descriptions
 //! in both directions; after a change `cargo run -- openapi > docs/openapi.json` renews the copy that is kept.
 
+mod accounts;
 mod choices;
 mod document;
 mod events;
@@ -43,6 +44,7 @@ use document::Document;
 pub fn document() -> Value {
     let mut doc = Document::new();
     server::describe(&mut doc);
+    accounts::describe(&mut doc);
     sessions::describe(&mut doc);
     messages::describe(&mut doc);
     turns::describe(&mut doc);

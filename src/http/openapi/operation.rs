@@ -73,6 +73,12 @@ impl<'a> Operation<'a> {
         self
     }
 
+    /// Needs the cookie of a login: no token alone can do it.
+    pub(super) fn browser(mut self) -> Self {
+        self.access = Access::Browser;
+        self
+    }
+
     fn of_session(mut self) -> Self {
         let schema = self.doc.taken::<SessionKey>();
         let about = "The key of the session; `:` and `@` may be percent-encoded.";
@@ -179,6 +185,16 @@ impl<'a> Operation<'a> {
             headers.insert("location".into(), json!({"$ref": "#/components/headers/Location"}));
         }
         operation
+    }
+
+    /// The answer sets or takes back the cookie of a login.
+    pub(super) fn sets_cookie(mut self, status: u16) -> Self {
+        let headers = self.responses.get_mut(&status.to_string()).and_then(|answer| answer.get_mut("headers"));
+        if let Some(Value::Object(headers)) = headers {
+            let about = "The cookie of the login, or an empty one that takes it back.";
+            headers.insert("set-cookie".into(), json!({"description": about, "schema": {"type": "string"}}));
+        }
+        self
     }
 
     /// An answer without a body.

@@ -19,6 +19,8 @@ pub(super) enum Access {
     Write,
     /// Callers with the scope `admin`.
     Admin,
+    /// Callers who have logged in with a browser.
+    Browser,
 }
 
 /// A response with more codes than this has no name: it would be too long.
@@ -35,6 +37,7 @@ const CALLER: &[Code] = &[
     Code::MissingCredentials,
     Code::InvalidCredentials,
     Code::MissingScope,
+    Code::RateLimited,
     Code::StoreUnavailable,
     Code::Overloaded,
     Code::ShuttingDown,
@@ -53,13 +56,17 @@ impl Access {
     pub(super) const fn codes(self) -> &'static [Code] {
         match self {
             Self::Open => ALWAYS,
-            Self::Read | Self::Write | Self::Admin => CALLER,
+            Self::Read | Self::Write | Self::Admin | Self::Browser => CALLER,
         }
     }
 
     /// `security`: nothing at all is enough in open mode.
     pub(super) fn security(self) -> Value {
-        if self == Self::Open { json!([]) } else { json!([{}, {"token": []}]) }
+        match self {
+            Self::Open => json!([]),
+            Self::Browser => json!([{"login": []}]),
+            Self::Read | Self::Write | Self::Admin => json!([{}, {"token": []}, {"login": []}]),
+        }
     }
 
     /// Who may, for a person.
@@ -69,6 +76,7 @@ impl Access {
             Self::Read => "Needs the scope `read`.",
             Self::Write => "Needs the scope `write`.",
             Self::Admin => "Needs the scope `admin`.",
+            Self::Browser => "Needs the login of a browser; a token alone cannot.",
         }
     }
 }
@@ -168,6 +176,7 @@ fn details() -> Value {
         "column": {"type": "integer", "description": "Where the body stops being JSON."},
         "limit": {"type": "integer", "description": "The limit that was passed."},
         "maximum": {"type": "integer", "description": "The largest number that is taken."},
+        "of": {"type": "string", "description": "What there is too much of: `requests`, `turns`, `streams`, `sessions`."},
         "depth": {"type": "integer", "description": "Turns that wait."},
         "key": {"type": "string", "description": "The session key that names nothing."},
         "state": {"$ref": "#/components/schemas/TurnState", "description": "Where the turn stands."},

@@ -32,6 +32,8 @@ pub(super) struct Agent {
     capabilities: Capabilities,
     /// What is missing and what to do; null when all is well.
     reason: Option<String>,
+    /// How to log in with its provider, where it tells; null otherwise.
+    login: Option<String>,
 }
 
 /// A model of an agent, with whatever else the agent tells of it.

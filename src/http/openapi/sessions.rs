@@ -7,11 +7,12 @@ use crate::{
     error::Code,
     gateway::StateView,
     http::{
+        body::Nothing,
         list::{List, Whole},
         sessions::Pick,
     },
     ids::SessionId,
-    protocol::{Brief, CreateSession, PatchSession, Snapshot, command},
+    protocol::{AcceptedTurn, Brief, ContinueSession, CreateSession, Feedback, PatchSession, Snapshot, command},
 };
 
 /// What a change of the agent's settings can answer.
@@ -116,6 +117,8 @@ pub(super) fn describe(doc: &mut Document) {
     doc.post(&session("/reset"), "resetSession", "Begin a new conversation under the same key")
         .about("Stops the running turn, cancels those that wait. The old transcript stays readable by its `id`.")
         .writes()
+        .once()
+        .takes_optional::<Nothing>()
         .answers::<Snapshot>(200, "The session after it.")
         .refuses(CHANGE)
         .done();
@@ -124,6 +127,33 @@ pub(super) fn describe(doc: &mut Document) {
         .writes()
         .answers::<Snapshot>(200, "The session after it.")
         .refuses(CHANGE)
+        .done();
+
+    doc.post(&session("/continue"), "continueSession", "Hand over to another agent or profile")
+        .about("After a terminal turn. A `system` message tells of it; the turn with `text` follows.")
+        .writes()
+        .once()
+        .takes::<ContinueSession>(&[("agent", json!({"agent": "echo", "text": "Go on with the tests"}))])
+        .answers_with_location::<AcceptedTurn<'_>>(202, "The turn is accepted.")
+        .refuses(CHANGE)
+        .refuses(&[
+            Code::MissingText,
+            Code::UnknownAgent,
+            Code::SessionBusy,
+            Code::SessionArchived,
+            Code::ContentTooLarge,
+            Code::QueueFull,
+            Code::TurnNotFound,
+        ])
+        .done();
+
+    doc.put(&session("/feedback"), "putFeedback", "Say whether it was good")
+        .about("About one turn, or about the whole session.")
+        .writes()
+        .takes::<Feedback>(&[("good", json!({"rating": "up", "comment": "Just what I wanted"}))])
+        .answers::<Feedback>(200, "What is stored.")
+        .refuses(CHANGE)
+        .refuses(&[Code::TurnNotFound])
         .done();
 
     doc.get(&session("/brief"), "getBrief", "The brief")

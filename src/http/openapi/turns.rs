@@ -6,8 +6,9 @@ use super::{document::Document, messages::TURN_CALLS, refusals::CHANGE};
 use crate::{
     error::Code,
     http::{
+        body::Nothing,
         list::List,
-        turns::{Edit, Move, Nothing},
+        turns::{Edit, Move},
     },
     ids::TurnId,
     protocol::{Aborted, AcceptedTurn, Cleared, StoppedTurn, Turn, TurnState},

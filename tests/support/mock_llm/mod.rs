@@ -51,6 +51,16 @@ pub struct Request {
     pub answer: Answer,
 }
 
+impl Request {
+    /// The tokens that the answer to this generation reports: those of the input, cached ones included, and those of the
+    /// output.
+    #[must_use]
+    pub fn reported(&self) -> (u64, u64) {
+        let apart = if server::Dialect::of(&self.path) == Some(server::Dialect::Anthropic) { 15 } else { 0 };
+        (100 + self.number as u64 + apart, 7)
+    }
+}
+
 /// How far an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {

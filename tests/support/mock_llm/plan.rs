@@ -2,9 +2,10 @@
 //!
 //! | keyword | answer |
 //! |---|---|
+//! | `PLAIN` | "Hello from mock": for a text that may have other keywords in it, as one with an earlier conversation |
 //! | `ERR401`, `ERR429`, `ERR500` | that status, with an error body of the dialect |
 //! | (a tool result stands after the text) | "Tool finished, all done." |
-//! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]` say which and what |
+//! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]` say which and what, `TOOL_INPUT:{…}` the whole input |
 //! | `SLOW` | "slow0 slow1 …", a word every 100 ms for a minute: made to be cancelled |
 //! | anything else | "Hello from mock" |
 //!
@@ -64,6 +65,10 @@ impl Plan {
     /// Decides.
     pub fn of(asked: &Asked) -> Self {
         let text = asked.text.as_str();
+        let hello = || words(&["Hello ", "from ", "mock"]);
+        if text.contains("PLAIN") {
+            return Self::Say { thoughts: Vec::new(), words: hello(), pause: Duration::ZERO };
+        }
         for status in [401, 429, 500] {
             if text.contains(&format!("ERR{status}")) {
                 return Self::Error(status);
@@ -83,7 +88,7 @@ impl Plan {
             let words = (0..SLOW_WORDS).map(|i| format!("slow{i} ")).collect();
             return Self::Say { thoughts, words, pause: SLOW_PAUSE };
         }
-        Self::Say { thoughts, words: words(&["Hello ", "from ", "mock"]), pause: Duration::ZERO }
+        Self::Say { thoughts, words: hello(), pause: Duration::ZERO }
     }
 }
 
@@ -108,6 +113,11 @@ fn argument<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 /// An input that fits the tool's schema and does what the text says.
 fn input_for(tool: &Tool, text: &str) -> Value {
+    if let Some((_, rest)) = text.split_once("TOOL_INPUT:")
+        && let Some(Ok(input)) = serde_json::Deserializer::from_str(rest).into_iter().next()
+    {
+        return input;
+    }
     let command = argument(text, "TOOL_CMD:[").unwrap_or("echo hi > tool_out.txt && cat tool_out.txt");
     let default_path = std::env::temp_dir().join("mock-llm-hello.txt");
     let path = argument(text, "TOOL_PATH:[").map_or_else(|| default_path.display().to_string(), str::to_owned);

@@ -1,0 +1,153 @@
+//! From a process to a conversation: resume the agent's own stored one, or begin a new one whose id is chosen here, with
+//! the transcript for its first prompt.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{
+    driver::{CallError, Driver},
+    settings::{self, Settings},
+    usage::Meter,
+};
+use crate::{
+    agents::{
+        OpenSpec, Opened, Outcome,
+        program::{JsonLines, Past, Program, STDERR_IN_MESSAGE, Stop},
+    },
+    protocol::event::Resumed,
+};
+
+/// What makes the program speak the protocol.
+const PROTOCOL: [&str; 9] = [
+    "-p",
+    "--input-format",
+    "stream-json",
+    "--output-format",
+    "stream-json",
+    "--verbose",
+    "--include-partial-messages",
+    "--permission-prompt-tool",
+    "stdio",
+];
+
+/// The id of the conversation that a process begins or resumes, and the arguments that make it do so.
+pub(super) fn arguments(program: &Program, spec: &OpenSpec, resume: Option<&str>) -> (String, Vec<String>) {
+    let mut args: Vec<String> = PROTOCOL.iter().map(|&arg| arg.to_owned()).collect();
+    let id = resume.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
+    let flag = if resume.is_some() { "--resume" } else { "--session-id" };
+    // As one word: an id out of the store is never taken for an option.
+    args.push(format!("{flag}={id}"));
+    if let Some(model) = spec.model.as_ref().or(program.config.model.as_ref()) {
+        args.push(format!("--model={model}"));
+    }
+    (id, args)
+}
+
+impl Driver {
+    /// Opens the conversation and tells that it is open.
+    ///
+    /// A stored conversation that cannot be resumed, because the agent does not know it, dies or hangs over it, must not
+    /// poison the session: then a new one begins, and gets the transcript.
+    pub(super) async fn open(&mut self, resuming: bool) -> Result<(), Stop> {
+        let deadline = Instant::now() + self.program.limits.open_timeout.0;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut resumed = if resuming { Resumed::Native } else { Resumed::New };
+        // Half of the time, so that what comes after a failure has the other half.
+        let initialized = match self.initialize(if resuming { left() / 2 } else { left() }).await {
+            Ok(initialized) => initialized,
+            Err(CallError::Stop(Stop::Killed)) => return Err(Stop::Killed),
+            Err(error) if resuming => {
+                resumed = Resumed::New;
+                self.begin_anew(&error).await?;
+                self.initialize(left()).await.map_err(|error| self.not_opened(error))?
+            }
+            Err(error) => return Err(self.not_opened(error)),
+        };
+        self.meter = Meter::new(resumed == Resumed::New);
+        self.settings = Settings::read(&initialized);
+
+        let mut fault = None;
+        if resumed == Resumed::New {
+            let past = Past::read(&self.host, &self.spec, left()).await?;
+            (self.replay, fault) = (past.text, past.fault);
+            if self.replay.is_some() {
+                resumed = Resumed::Replayed;
+            }
+        }
+        self.settle_model(left()).await?;
+        // What is wrong with the settings is said by the prompt that asks for them, which may ask for others.
+        let (mode, permission_mode) = (self.spec.mode.clone(), self.spec.permission_mode.clone());
+        if let Err(CallError::Stop(stop)) = self.apply_mode(mode, &permission_mode).await {
+            return Err(stop);
+        }
+        let opened = Opened {
+            resumed: Some(resumed),
+            native_id: Some(self.session_id.clone()),
+            model: self.settings.model.clone(),
+            models: self.settings.models(),
+        };
+        self.host.emit_opened(opened).await?;
+        self.emit(settings::commands(initialized.get("commands"))).await?;
+        self.emit_mode().await?;
+        self.host.emit_all(fault).await
+    }
+
+    async fn initialize(&mut self, limit: Duration) -> Result<Value, CallError> {
+        self.call(&json!({"subtype": "initialize", "hooks": null}), limit).await
+    }
+
+    /// Puts a process with a new conversation in the place of the one that could not resume.
+    async fn begin_anew(&mut self, error: &CallError) -> Result<(), Stop> {
+        let (id, args) = arguments(&self.program, &self.spec, None);
+        let fresh = JsonLines::new(self.program.start(args, &self.spec)?);
+        let old = std::mem::replace(&mut self.lines, fresh);
+        let native_id = std::mem::replace(&mut self.session_id, id);
+        let stopped = old.process.stop(STDERR_IN_MESSAGE).await;
+        let said = self.last_words.take().unwrap_or_else(|| format!("{error:?}"));
+        log::warn!(
+            agent = self.program.name.as_str(), session = self.spec.session.as_str(), native_id;
+            "agent cannot resume its conversation, a new one gets the transcript: {said}; it {}", stopped.describe()
+        );
+        Ok(())
+    }
+
+    /// Finds out which model the process was started with. One that is not on offer is put aside: the prompt that asks
+    /// for it fails, and another one may ask for another.
+    async fn settle_model(&mut self, limit: Duration) -> Result<(), Stop> {
+        let configured = self.program.config.model.as_deref();
+        let asked = self.spec.model.as_deref().or(configured).map(str::to_owned);
+        if let Some(id) = &asked
+            && self.settings.check_model(id, configured).is_err()
+        {
+            if let Err(CallError::Stop(stop)) = self.call(&json!({"subtype": "set_model", "model": null}), limit).await
+            {
+                return Err(stop);
+            }
+            self.settings.model = self.settings.resolve(None);
+            return Ok(());
+        }
+        self.settings.model = self.settings.resolve(asked.as_deref());
+        self.applied.model = asked;
+        Ok(())
+    }
+
+    fn not_opened(&mut self, error: CallError) -> Stop {
+        let name = &self.program.name;
+        let said = self.last_words.take();
+        Stop::Failed(match error {
+            CallError::Stop(Stop::Dead) if said.is_some() => {
+                Outcome::failed("agent_error", format!("agent `{name}`: {}", said.unwrap_or_default()))
+            }
+            CallError::Stop(stop) => return stop,
+            CallError::Timeout => {
+                let limit = self.program.limits.open_timeout;
+                Outcome::failed("agent_timeout", format!("agent `{name}` did not answer initialize within {limit}"))
+            }
+            CallError::Unfit(code, message) => Outcome::failed(code, message),
+            CallError::Refused(error) => {
+                Outcome::failed("agent_error", format!("agent `{name}` refused initialize: {error}"))
+            }
+        })
+    }
+}

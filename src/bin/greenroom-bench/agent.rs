@@ -1,0 +1,173 @@
+//! What Greenroom adds to an agent: the time to its first token, and the CPU of a turn, against driving the same agent
+//! directly over its pipes.
+
+use std::{
+    io::{BufRead as _, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Failure, Plan,
+    baseline::{Disk, Kind},
+    client::{Connection, malformed, send_to},
+    process::{Folder, Server},
+    report::{Row, percentile},
+    streams::{Sse, Subscriber},
+};
+
+/// Rounds before anything counts.
+const WARM_UP: usize = 100;
+/// Chunks of an answer of the agent.
+const CHUNKS: usize = 50;
+
+/// Is an agent that speaks ACP on stdin and stdout, and answers each prompt at once, until stdin ends.
+pub fn serve() -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    for line in std::io::stdin().lines() {
+        let message: Value = serde_json::from_str(&line?)?;
+        let (Some(id), Some(method)) = (message.get("id"), message.get("method").and_then(Value::as_str)) else {
+            continue;
+        };
+        let result = match method {
+            "initialize" => json!({"protocolVersion": 1, "agentCapabilities": {}, "agentInfo": {"name": "bench"}}),
+            "session/new" => json!({"sessionId": "s"}),
+            "session/prompt" => {
+                for number in 0..CHUNKS {
+                    let content = json!({"type": "text", "text": format!("word{number} ")});
+                    let update = json!({"sessionUpdate": "agent_message_chunk", "content": content});
+                    let params = json!({"sessionId": "s", "update": update});
+                    writeln!(out, "{}", json!({"jsonrpc": "2.0", "method": "session/update", "params": params}))?;
+                }
+                json!({"stopReason": "end_turn"})
+            }
+            _ => json!({}),
+        };
+        writeln!(out, "{}", json!({"jsonrpc": "2.0", "id": id, "result": result}))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The agent, driven directly.
+struct Direct {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Direct {
+    fn start() -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env_clear().args(["--baseline", Kind::Agent.name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take().ok_or("no stdin")?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        let mut direct = Self { child, stdin, stdout };
+        for (id, method) in [(1, "initialize"), (2, "session/new")] {
+            direct.call(id, method)?;
+        }
+        Ok(direct)
+    }
+
+    /// Asks, and returns the milliseconds to the first line of the answer.
+    fn call(&mut self, id: u64, method: &str) -> Result<f64, Failure> {
+        let begin = Instant::now();
+        writeln!(self.stdin, "{}", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": {}}))?;
+        let mut first = None;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.stdout.read_line(&mut line)? == 0 {
+                return Err("the agent ended".into());
+            }
+            let took = *first.get_or_insert_with(|| begin.elapsed().as_secs_f64() * 1e3);
+            let message: Value = serde_json::from_str(&line)?;
+            if message.get("id").is_some() {
+                return Ok(took);
+            }
+        }
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What one run gave.
+#[derive(Default)]
+struct Samples {
+    direct: Vec<f64>,
+    through: Vec<f64>,
+    disk: Vec<f64>,
+    cpu: f64,
+}
+
+/// One session with a warm agent, one message at a time; each round is one of each kind.
+pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
+    let mut runs = Vec::new();
+    for _ in 0..plan.runs {
+        runs.push(run(plan).await?);
+    }
+    let column = |pick: fn(&Samples) -> &Vec<f64>| runs.iter().map(|run| percentile(pick(run), 0.5)).collect();
+    let added = |run: &Samples| percentile(&run.through, 0.5) - percentile(&run.direct, 0.5);
+    Ok(vec![
+        Row::new("POST to first token of a warm agent, p50", "ms", column(|run| &run.through))
+            .against("the same agent driven directly", column(|run| &run.direct)),
+        Row::new("what Greenroom adds to it, p50", "ms", runs.iter().map(added).collect())
+            .against("fdatasync of 4 KiB", column(|run| &run.disk)),
+        Row::new(
+            format!("server CPU per turn of {CHUNKS} deltas of an agent process"),
+            "ms",
+            runs.iter().map(|run| run.cpu).collect(),
+        ),
+    ])
+}
+
+async fn run(plan: &Plan) -> Result<Samples, Failure> {
+    let folder = Folder::new(plan)?;
+    let program = std::env::current_exe()?;
+    let command = json!([program, "--baseline", Kind::Agent.name()]).to_string();
+    let settings = [("GREENROOM_AGENTS__BENCH__KIND", "acp"), ("GREENROOM_AGENTS__BENCH__COMMAND", command.as_str())];
+    let server = Server::greenroom(&folder, &settings)?;
+    let mut disk = Disk::new(folder.path())?;
+    let mut direct = Direct::start()?;
+    let mut poster = Connection::open(server.address()).await?;
+    let request = send_to("agent", "bench", "hi");
+    poster.expect(&request, 202).await?;
+    crate::memory::until_idle(&server).await?;
+    let mut stream = Subscriber::Sse(Sse::open(server.address(), "agent", None).await?);
+    let mut samples = Samples::default();
+    for round in 0..plan.rounds + WARM_UP {
+        let disk_ms = disk.sync()?;
+        let direct_ms = direct.call(round as u64 + 3, "session/prompt")?;
+        let begin = Instant::now();
+        poster.write(&request).await?;
+        stream.until("message.delta").await?;
+        let through_ms = begin.elapsed().as_secs_f64() * 1e3;
+        stream.until("turn.finished").await?;
+        match poster.answer().await?.status {
+            202 => {}
+            status => return Err(malformed(format!("HTTP {status}")).into()),
+        }
+        if round >= WARM_UP {
+            samples.disk.push(disk_ms);
+            samples.direct.push(direct_ms);
+            samples.through.push(through_ms);
+        }
+    }
+    let before = server.cpu()?;
+    for _ in 0..plan.rounds {
+        poster.write(&request).await?;
+        stream.until("turn.finished").await?;
+        poster.answer().await?;
+    }
+    samples.cpu = (server.cpu()? - before) * 1e3 / plan.rounds as f64;
+    server.stop()?;
+    Ok(samples)
+}

@@ -1,0 +1,88 @@
+//! What is bounded over all sessions: turns that run at once, and how long one waits for its place.
+
+use serde_json::json;
+
+use crate::gateway::{TestGateway, script, str_of, text, turn_id, wire::of_type};
+
+const ONE: (&str, &str) = ("GREENROOM_POOL__MAX_RUNNING", "1");
+
+#[tokio::test]
+async fn turns_wait_for_their_place_and_get_it_in_the_order_in_which_they_came() {
+    let server = TestGateway::with(&[ONE]);
+    let first = server.hang("a", json!({})).await;
+    // Behind the one that runs, and therefore behind all that wait when it ends.
+    server.message("a", text("again")).await;
+    server.message("b", text("one")).await;
+    server.message("c", text("two")).await;
+    let waiting = server.get("/v1/sessions/b").await.ok(200);
+    assert_eq!(waiting["current_turn"]["state"], "starting");
+    server.act("/v1/sessions/a/abort").await.ok(200);
+    let mut starts = Vec::new();
+    for (key, words) in [("a", "again"), ("b", "one"), ("c", "two")] {
+        let events =
+            server.until(key, |event| event["type"] == "turn.finished" && event["data"]["summary"] == *words).await;
+        let started = of_type(&events, "turn.started");
+        starts.push((str_of(started.last().unwrap(), "at").to_owned(), key));
+        assert_eq!(started.first().unwrap()["turn_id"] == json!(first), key == "a");
+    }
+    starts.sort();
+    assert_eq!(starts.iter().map(|(_, key)| *key).collect::<Vec<_>>(), ["b", "c", "a"]);
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_for_its_place_can_be_cancelled_and_keeps_nobody_out() {
+    let server = TestGateway::with(&[ONE]);
+    server.hang("a", json!({})).await;
+    let waits = turn_id(&server.message("b", text("never")).await);
+    server.message("c", text("after all")).await;
+    server.act(&format!("/v1/sessions/b/turns/{waits}/cancel")).await.ok(202);
+    let events = server.until("b", |event| event["type"] == "turn.finished").await;
+    assert_eq!(events.last().unwrap()["data"]["state"], "cancelled");
+    assert!(of_type(&events, "turn.started").is_empty());
+    server.act("/v1/sessions/a/abort").await.ok(200);
+    server.until("c", |event| event["data"]["summary"] == "after all").await;
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn waiting_for_a_place_has_a_limit_and_its_end_is_an_event() {
+    let server = TestGateway::with(&[ONE, ("GREENROOM_POOL__MAX_WAIT", "300ms")]);
+    server.hang("a", json!({})).await;
+    server.message("b", text("too late")).await;
+    let events = server.until("b", |event| event["type"] == "turn.finished").await;
+    let end = &events.last().unwrap()["data"];
+    assert_eq!((&end["state"], &end["error"]["code"]), (&json!("failed"), &json!("agent_error")));
+    assert!(str_of(&end["error"], "message").contains("pool.max_wait"), "{end}");
+}
+
+const SOON: (&str, &str) = ("GREENROOM_AGENT__STALL_TIMEOUT", "400ms");
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_for_too_long_is_stopped_and_its_turn_fails() {
+    let server = TestGateway::with(&[SOON]);
+    server.message("k", text(&script(&json!({"deltas": 1, "hang": true})))).await;
+    server.message("k", text("next")).await;
+    let events = server.until("k", |event| event["data"]["summary"] == "next").await;
+    let fault = of_type(&events, "error");
+    assert_eq!(fault[0]["data"]["code"], "agent_timeout");
+    let ends = of_type(&events, "turn.finished");
+    let end = &ends[0]["data"];
+    assert_eq!((&end["state"], &end["reason"]), (&json!("failed"), &json!("stalled")));
+    assert_eq!(end["error"]["code"], "agent_timeout");
+    assert!(fault[0]["seq"].as_u64() < ends[0]["seq"].as_u64(), "it is told before it is done");
+}
+
+#[tokio::test]
+async fn an_agent_that_waits_for_an_answer_is_not_stalled() {
+    let server = TestGateway::with(&[SOON]);
+    let asks = turn_id(&server.message("k", text(&script(&json!({"ask": "permission"})))).await);
+    let asked = server.until("k", |event| event["type"] == "choice.requested").await;
+    // Another session's agent talks for longer than the limit, and never pauses for as long.
+    server.run("clock", text(&script(&json!({"deltas": 12, "delay_ms": 100})))).await;
+    assert_eq!(server.turn("k", &asks).await["state"], "awaiting_choice");
+    let choice = str_of(&asked.last().unwrap()["data"]["choice"], "id").to_owned();
+    server.post(&format!("/v1/sessions/k/choices/{choice}"), json!({"allow": true})).await.ok(202);
+    assert_eq!(server.finished("k", &asks).await["state"], "completed");
+    server.assert_quiet();
+}
