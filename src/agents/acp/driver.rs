@@ -218,13 +218,17 @@ impl Driver {
     }
 
     async fn request(&mut self, id: Value, method: &str, params: &Value) -> Result<(), Stop> {
-        if method != "session/request_permission" {
-            log::debug!(agent = self.program.name.as_str(), method; "agent asks for what this client does not have");
-            self.connection.refuse(&id, method);
-            return Ok(());
-        }
+        let back = match method {
+            "session/request_permission" => cancelled(),
+            "elicitation/create" => json!({"action": "cancel"}),
+            _ => {
+                log::debug!(agent = self.program.name.as_str(), method; "agent asks for what this client does not have");
+                self.connection.refuse(&id, method);
+                return Ok(());
+            }
+        };
         if self.turn.as_ref().is_none_or(|turn| turn.cancelling) {
-            self.connection.reply(&id, &cancelled());
+            self.connection.reply(&id, &back);
             return Ok(());
         }
         // Some agents announce no call before they ask.
@@ -232,11 +236,15 @@ impl Driver {
             let events = self.conversation.tools.announce(call);
             self.emit_all(events).await?;
         }
-        match self.pending.ask(&self.instance, id, params, &self.conversation.tools) {
+        let ask = match method {
+            "elicitation/create" => self.pending.elicit(&self.instance, id, params),
+            _ => self.pending.ask(&self.instance, id, params, &self.conversation.tools),
+        };
+        match ask {
             Ok(ask) => self.emit(AgentEvent::ChoiceAsked(ask)).await,
             Err(id) => {
-                self.connection.reply(&id, &cancelled());
-                let message = "the agent asked for a permission without an option that can be chosen".to_owned();
+                self.connection.reply(&id, &back);
+                let message = "the agent asked for something that cannot be answered".to_owned();
                 self.emit(AgentEvent::Fault { code: "agent_error".into(), message }).await
             }
         }
@@ -258,8 +266,9 @@ impl Driver {
             "$/cancel_request" => {
                 let id = params.get("requestId").unwrap_or(&Value::Null);
                 let Some(ask_id) = self.pending.by_request(id) else { return Ok(()) };
-                self.pending.answer(&ask_id, &Answer::Cancelled);
-                self.connection.reply(id, &cancelled());
+                if let Some((_, reply, _)) = self.pending.answer(&ask_id, &Answer::Cancelled) {
+                    self.connection.reply(id, &reply);
+                }
                 self.emit(AgentEvent::ChoiceWithdrawn { ask_id }).await
             }
             _ => self.emit(raw(&json!({"method": method, "params": params}))).await,

@@ -88,7 +88,8 @@ impl Driver {
     async fn initialize(&mut self, limit: Duration) -> Result<Value, Stop> {
         let params = json!({
             "protocolVersion": VERSION,
-            "clientCapabilities": {"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false},
+            "clientCapabilities": {"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false,
+                "elicitation": {"form": {}}},
             "clientInfo": {"name": "greenroom", "title": "Greenroom", "version": env!("CARGO_PKG_VERSION")},
         });
         let result = self.call("initialize", &params, limit).await;

@@ -1,22 +1,42 @@
-//! Permissions: an agent's request as a question, and an answer as the agent's reply. Pure.
+//! Permissions, and the questions that wait beside them: an agent's request as a choice, and an answer as the agent's
+//! reply. Pure.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::tools::Tools;
+use super::{
+    question::{self, Form},
+    tools::Tools,
+};
 use crate::{
     agents::{Answer, Ask, input_summary},
-    protocol::{ChoiceKind, ChoiceOption, OptionKind},
+    protocol::{ChoiceKind, ChoiceOption, OptionKind, Question},
 };
 
 /// The requests that wait for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// By ask id: the id of the request, exactly as it came, and its options.
-    asks: HashMap<String, (Value, Vec<ChoiceOption>)>,
+    /// By ask id: the id of the request, exactly as it came, and what it asks.
+    asks: HashMap<String, (Value, Asked)>,
     /// Numbers the questions: request ids begin anew with every process, ask ids must not.
     asked: u64,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Permission(Vec<ChoiceOption>),
+    Question(Form),
+}
+
+impl Asked {
+    /// The reply that takes it back.
+    fn cancelled(&self) -> Value {
+        match self {
+            Self::Permission(_) => cancelled(),
+            Self::Question(form) => form.cancelled(),
+        }
+    }
 }
 
 impl Pending {
@@ -28,45 +48,77 @@ impl Pending {
         if options.is_empty() {
             return Err(id);
         }
-        self.asked += 1;
-        let ask_id = format!("{instance}.{}.{id}", self.asked);
         let call = params.get("toolCall");
         let call_id = call.and_then(|call| call.get("toolCallId")?.as_str()).unwrap_or_default();
         let card = tools.card(call_id);
         let title = card.and_then(|card| card.title.clone());
         let summary = card.and_then(|card| input_summary(&card.input));
         let summary = summary.or_else(|| tools.path(call_id).map(str::to_owned)).or_else(|| title.clone());
-        self.asks.insert(ask_id.clone(), (id, options.clone()));
+        let title = title.unwrap_or_else(|| "The agent asks for permission".to_owned());
+        let tool = card.map(|card| card.name.clone());
+        let submit = options.iter().find(|option| option.kind.allows());
+        if let Some((questions, form)) =
+            call.zip(submit).and_then(|(call, submit)| question::in_permission(call, &submit.id))
+        {
+            return Ok(Ask { tool, ..self.question(instance, id, title, questions, form) });
+        }
         Ok(Ask {
-            ask_id,
+            ask_id: self.wait(instance, id, Asked::Permission(options.clone())),
             kind: ChoiceKind::Permission,
-            title: title.unwrap_or_else(|| "The agent asks for permission".to_owned()),
-            tool: card.map(|card| card.name.clone()),
+            title,
+            tool,
             input_summary: summary,
             options,
             questions: Vec::new(),
         })
     }
 
-    /// Takes a question out: the id of its request, the reply, and whether that allows. None when nobody waits for it.
-    pub(super) fn answer(&mut self, ask_id: &str, answer: &Answer) -> Option<(Value, Value, bool)> {
-        let (id, options) = self.asks.remove(ask_id)?;
-        let chosen = match answer {
-            Answer::Option { id } => options.iter().find(|option| option.id == *id),
-            Answer::Answers(_) | Answer::Cancelled => None,
-        };
-        Some(match chosen {
-            Some(option) => {
-                let outcome = json!({"outcome": {"outcome": "selected", "optionId": option.id}});
-                (id, outcome, option.kind.allows())
-            }
-            None => (id, cancelled(), false),
-        })
+    /// Makes a choice out of an `elicitation/create`. Gives the id back when it is nothing that can be answered.
+    pub(super) fn elicit(&mut self, instance: &str, id: Value, params: &Value) -> Result<Ask, Value> {
+        match question::elicitation(params) {
+            Some((title, questions, form)) => Ok(self.question(instance, id, title, questions, form)),
+            None => Err(id),
+        }
     }
 
-    /// Takes all questions out: ask ids and ids of requests.
-    pub(super) fn take_all(&mut self) -> Vec<(String, Value)> {
-        self.asks.drain().map(|(ask_id, (id, _))| (ask_id, id)).collect()
+    fn question(&mut self, instance: &str, id: Value, title: String, questions: Vec<Question>, form: Form) -> Ask {
+        Ask {
+            ask_id: self.wait(instance, id, Asked::Question(form)),
+            kind: ChoiceKind::Question,
+            title,
+            tool: None,
+            input_summary: None,
+            options: Vec::new(),
+            questions,
+        }
+    }
+
+    fn wait(&mut self, instance: &str, id: Value, asked: Asked) -> String {
+        self.asked += 1;
+        let ask_id = format!("{instance}.{}.{id}", self.asked);
+        self.asks.insert(ask_id.clone(), (id, asked));
+        ask_id
+    }
+
+    /// Takes a choice out: the id of its request, the reply, and whether that allows. None when nobody waits for it.
+    pub(super) fn answer(&mut self, ask_id: &str, answer: &Answer) -> Option<(Value, Value, bool)> {
+        let (id, asked) = self.asks.remove(ask_id)?;
+        let chosen = match (answer, &asked) {
+            (Answer::Option { id }, Asked::Permission(options)) => {
+                options.iter().find(|option| option.id == *id).map(|option| {
+                    (json!({"outcome": {"outcome": "selected", "optionId": option.id}}), option.kind.allows())
+                })
+            }
+            (Answer::Answers(answers), Asked::Question(form)) => Some((form.reply(answers), true)),
+            _ => None,
+        };
+        let (reply, allows) = chosen.unwrap_or_else(|| (asked.cancelled(), false));
+        Some((id, reply, allows))
+    }
+
+    /// Takes all choices out: ask ids, ids of requests, and the replies that take them back.
+    pub(super) fn take_all(&mut self) -> Vec<(String, Value, Value)> {
+        self.asks.drain().map(|(ask_id, (id, asked))| (ask_id, id, asked.cancelled())).collect()
     }
 
     /// The question that a request of this id made.

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::{
     content,
     driver::{CallError, Driver},
-    permission::cancelled,
     settings::Setting,
 };
 use crate::agents::{
@@ -194,8 +193,8 @@ impl Driver {
 
     /// Takes back all questions.
     async fn withdraw(&mut self) -> Result<(), Stop> {
-        for (ask_id, id) in self.pending.take_all() {
-            self.connection.reply(&id, &cancelled());
+        for (ask_id, id, reply) in self.pending.take_all() {
+            self.connection.reply(&id, &reply);
             self.emit(AgentEvent::ChoiceWithdrawn { ask_id }).await?;
         }
         Ok(())

@@ -27,7 +27,7 @@ pub use socket::{Socket, SocketFrame};
 pub use sse::{Sse, SseEvent};
 
 /// Nothing that is waited for may take longer; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something, at most [`PATIENCE`].
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -128,6 +128,25 @@ impl TestGateway {
         }
     }
 
+    /// True while it runs, as far as this side knows.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Stops it as an operator does, and waits until it has ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut process = self.process.take().expect("it runs");
+        let begin = std::time::Instant::now();
+        loop {
+            if let Some(status) = process.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "the server did not end in {PATIENCE:?}; its log:\n{}", self.log());
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// Kills the server, and nothing else of its group, in the middle of whatever it does.
     pub fn kill9(&mut self) {
         let mut process = self.process.take().expect("it runs");

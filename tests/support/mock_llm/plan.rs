@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `PLAIN` | "Hello from mock": for a text that may have other keywords in it, as one with an earlier conversation |
 //! | `ERR401`, `ERR429`, `ERR500` | that status, with an error body of the dialect |
-//! | (a tool result stands after the text) | "Tool finished, all done." |
+//! | (a tool result stands after the text) | "Tool finished, all done."; where the text has `SLOW` in it, three seconds of the slow answer |
 //! | `USE_TOOL` | a call of a shell or write tool; `TOOL_NAME:x`, `TOOL_CMD:[…]`, `TOOL_PATH:[…]` say which and what, `TOOL_INPUT:{…}` the whole input |
 //! | `SLOW` | "slow0 slow1 …", a word every 100 ms for a minute: made to be cancelled |
 //! | anything else | "Hello from mock" |
@@ -76,16 +76,18 @@ impl Plan {
         }
         let thinks = text.contains("THINK") && !asked.tool_result;
         let thoughts = if thinks { words(&["let me ", "think"]) } else { Vec::new() };
-        if asked.tool_result {
+        if asked.tool_result && !text.contains("SLOW") {
             return Self::Say { thoughts, words: words(&["Tool ", "finished, ", "all done."]), pause: Duration::ZERO };
         }
         if text.contains("USE_TOOL")
+            && !asked.tool_result
             && let Some(tool) = pick(&asked.tools, text)
         {
             return Self::Call { thoughts, name: tool.name.clone(), input: input_for(tool, text) };
         }
         if text.contains("SLOW") {
-            let words = (0..SLOW_WORDS).map(|i| format!("slow{i} ")).collect();
+            let count = if asked.tool_result { SLOW_WORDS / 20 } else { SLOW_WORDS };
+            let words = (0..count).map(|i| format!("slow{i} ")).collect();
             return Self::Say { thoughts, words, pause: SLOW_PAUSE };
         }
         Self::Say { thoughts, words: hello(), pause: Duration::ZERO }

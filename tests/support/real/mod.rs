@@ -16,7 +16,7 @@ use crate::mock_llm::MockLlm;
 pub const CODEX_MODEL: &str = "gpt-5.4";
 
 /// A real agent, driven in one way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Real {
     Claude,
     Codex,
@@ -66,6 +66,39 @@ impl Real {
             Self::Opencode => AgentKind::Opencode,
             Self::Pi => AgentKind::Pi,
             _ => AgentKind::Acp,
+        }
+    }
+
+    /// The package that it is installed from.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Claude => "@anthropic-ai/claude-code",
+            Self::Codex => "@openai/codex",
+            Self::Opencode | Self::OpencodeAcp => "opencode-ai",
+            Self::Pi => "@mariozechner/pi-coding-agent",
+            Self::Gemini => "@google/gemini-cli",
+            Self::Qwen => "@qwen-code/qwen-code",
+            Self::ClaudeAcp => "@agentclientprotocol/claude-agent-acp",
+            Self::CodexAcp => "@zed-industries/codex-acp",
+        }
+    }
+
+    /// A model that is not its default: its id, and its name in the requests to the model server.
+    pub fn other_model(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Claude | Self::ClaudeAcp => ("sonnet", "claude-sonnet-5-5"),
+            Self::Codex | Self::CodexAcp => ("gpt-5.4-mini", "gpt-5.4-mini"),
+            Self::Gemini => ("gemini-2.5-pro", "gemini-2.5-pro"),
+            Self::Qwen => ("mock-2(openai)", "mock-2"),
+            Self::Opencode | Self::OpencodeAcp | Self::Pi => ("mock/mock-2", "mock-2"),
+        }
+    }
+
+    /// A mode that is not its default.
+    pub fn other_mode(self) -> &'static str {
+        match self {
+            Self::CodexAcp => "auto",
+            _ => "plan",
         }
     }
 
@@ -143,9 +176,17 @@ impl Real {
         }
     }
 
-    /// What its own file in HOME must say to use the mock.
-    fn settings(self, mock: &MockLlm) -> Option<(&'static str, String)> {
+    /// What its own file in HOME must say to use the mock, and, with `ask`, to ask before it runs a command, where that is
+    /// not its default.
+    fn settings(self, mock: &MockLlm, ask: bool) -> Option<(&'static str, String)> {
         let v1 = mock.v1();
+        let policy = match (self, ask) {
+            // Newer versions refuse to start with that policy in their file.
+            (Self::Codex, _) => r#"sandbox_mode = "workspace-write""#,
+            // Without a sandbox, which not every machine of a test can have.
+            (_, true) => "approval_policy = \"untrusted\"\nsandbox_mode = \"danger-full-access\"",
+            (_, false) => "",
+        };
         Some(match self {
             Self::Claude | Self::ClaudeAcp => return None,
             Self::Codex | Self::CodexAcp => (
@@ -154,8 +195,7 @@ impl Real {
                     r#"
                     model = "{}"
                     model_provider = "mock"
-                    {}
-                    sandbox_mode = "workspace-write"
+                    {policy}
                     check_for_update_on_startup = false
                     [model_providers.mock]
                     name = "mock"
@@ -167,9 +207,8 @@ impl Real {
                     [analytics]
                     enabled = false
                     "#,
-                    // Newer versions know other models, and refuse to start with that policy in their file.
+                    // Newer versions know other models.
                     if self == Self::Codex { "gpt-5.5" } else { CODEX_MODEL },
-                    if self == Self::Codex { "" } else { r#"approval_policy = "untrusted""# },
                 ),
             ),
             Self::Opencode | Self::OpencodeAcp => (
@@ -196,20 +235,33 @@ impl Real {
             ),
             Self::Gemini => (
                 ".gemini/settings.json",
-                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false}}"#
+                // It tries up to ten times else, for minutes.
+                r#"{"security":{"auth":{"selectedType":"gemini-api-key"}},"privacy":{"usageStatisticsEnabled":false},
+                    "general":{"maxAttempts":1}}"#
                     .to_owned(),
             ),
             Self::Qwen => (
                 ".qwen/settings.json",
-                r#"{"security":{"auth":{"selectedType":"openai"}},"privacy":{"usageStatisticsEnabled":false}}"#
-                    .to_owned(),
+                format!(
+                    r#"{{"security": {{"auth": {{"selectedType": "openai"}}}}, "privacy": {{"usageStatisticsEnabled": false}},
+                    "ui": {{"enableFollowupSuggestions": false}}, "memory": {{"enableManagedAutoMemory": false}},
+                    "model": {{"name": "mock-model", "generationConfig": {{"maxRetries": 1}}}},
+                    "modelProviders": {{"openai": [
+                        {{"id": "mock-model", "name": "Mock", "baseUrl": "{v1}", "envKey": "OPENAI_API_KEY", "generationConfig": {{"maxRetries": 1}}}},
+                        {{"id": "mock-2", "name": "Mock Two", "baseUrl": "{v1}", "envKey": "OPENAI_API_KEY", "generationConfig": {{"maxRetries": 1}}}}]}}}}"#
+                ),
             ),
         })
     }
 
-    /// Writes its settings into `home`, and returns its entry in the configuration.
+    /// Writes its settings into `home`, and returns its entry in the configuration. It asks before it runs a command.
     pub fn set_up(self, mock: &MockLlm, home: &Path) -> AgentConfig {
-        if let Some((file, settings)) = self.settings(mock) {
+        self.set_up_as(mock, home, true)
+    }
+
+    /// As [`Real::set_up`]; without `ask` its own settings leave open when it asks.
+    pub fn set_up_as(self, mock: &MockLlm, home: &Path, ask: bool) -> AgentConfig {
+        if let Some((file, settings)) = self.settings(mock, ask) {
             let file = home.join(file);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, settings).unwrap();
