@@ -41,9 +41,11 @@ fn path_of(call: &Call, key: &str, id: &str) -> String {
     call.path.replace("{key}", key).replace("{id}", id).replace("{file}", "swagger-ui.css")
 }
 
-/// Calls without an example to post, and with an answer that has an end.
+/// Calls without an example to post, and with an answer that has an end. Those that need a browser's login are refused.
 fn is_plain(call: &Call) -> bool {
-    call.fields.get("requestBody").is_none() && call.fields.get("x-websocket").is_none()
+    call.fields["security"] != json!([{"login": []}])
+        && call.fields["requestBody"]["required"] != true
+        && call.fields.get("x-websocket").is_none()
 }
 
 #[tokio::test]
@@ -133,6 +135,7 @@ async fn refusals_are_as_described() {
         ("listSessions", "/v1/sessions?after=x", "invalid_cursor"),
         ("listSessions", "/v1/sessions?busy=maybe", "invalid_parameter"),
         ("getSession", "/v1/sessions/a%20b", "invalid_id"),
+        ("listTokens", "/v1/me/tokens", "missing_credentials"),
         ("getDocsFile", "/docs/none", "route_not_found"),
         ("listEvents", "/v1/sessions/idle/events?raw=maybe", "invalid_parameter"),
         ("openSocket", "/v1/ws", "invalid_parameter"),

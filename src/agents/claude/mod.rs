@@ -59,7 +59,6 @@ impl Agent for ClaudeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            per_turn: false,
             stateless: false,
             per_turn: false,
             // A line with priority `next` goes to the model with the next result of a tool.

@@ -68,7 +68,6 @@ impl Agent for OpencodeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            per_turn: false,
             stateless: false,
             per_turn: false,
             steer: true,
