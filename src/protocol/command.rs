@@ -149,6 +149,7 @@ pub struct ContinueSession {
 /// The body of `PUT /v1/sessions/{key}/feedback`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["rating"], "additionalProperties" = false))]
 pub struct Feedback {
     /// Good or bad.
     pub rating: Rating,

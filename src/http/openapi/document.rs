@@ -128,8 +128,8 @@ impl Document {
     /// taken has a name of its own; none of the types so far needs that, and a test would show it.
     pub(super) fn finish(mut self) -> Value {
         let mut schemas = self.taken.take_definitions(true);
-        schemas.values_mut().for_each(without_defaults);
         schemas.extend(self.sent.take_definitions(true));
+        schemas.values_mut().for_each(without_defaults);
         schemas.extend(self.schemas);
         schemas.extend(refusals::schemas());
         schemas.sort_keys();
