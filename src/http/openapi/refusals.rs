@@ -177,6 +177,7 @@ fn details() -> Value {
         "limit": {"type": "integer", "description": "The limit that was passed."},
         "maximum": {"type": "integer", "description": "The largest number that is taken."},
         "of": {"type": "string", "description": "What there is too much of: `requests`, `turns`, `streams`, `sessions`."},
+        "retry_after": {"type": "integer", "description": "Seconds after which to try again, where there is no header."},
         "depth": {"type": "integer", "description": "Turns that wait."},
         "key": {"type": "string", "description": "The session key that names nothing."},
         "state": {"$ref": "#/components/schemas/TurnState", "description": "Where the turn stands."},
