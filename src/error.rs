@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 use crate::store::StoreError;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident, $name:literal, $kind:literal, $status:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident, $name:literal, $kind:literal, $status:literal;)*) => {
         /// An error code of the wire. Codes are never renamed or reused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl Code {
@@ -21,6 +21,12 @@ macro_rules! codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// When it is answered, for a person.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*).trim_ascii(),)* }
             }
 
             /// The `type` on the wire.

@@ -3,8 +3,9 @@
 //! Ids are TypeIDs: a prefix, `_`, and 26 characters of base32 UUIDv7, so they sort by creation time.
 //! Session keys are chosen by clients and stay what the client chose.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use type_safe_id::{StaticType, TypeSafeId};
 
@@ -17,7 +18,53 @@ macro_rules! id {
             const TYPE: &'static str = $prefix;
         }
         $(#[$doc])*
-        pub type $name = TypeSafeId<$marker>;
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(TypeSafeId<$marker>);
+
+        impl $name {
+            /// A fresh id, greater than those that were made before it.
+            #[must_use]
+            #[expect(clippy::new_without_default, reason = "no id is a default")]
+            pub fn new() -> Self {
+                Self(TypeSafeId::new())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = <TypeSafeId<$marker> as FromStr>::Err;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl From<uuid::Uuid> for $name {
+            fn from(uuid: uuid::Uuid) -> Self {
+                Self(uuid.into())
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!("`", $prefix, "_` and 26 characters, which sort by the time it was made."),
+                    "type": "string",
+                    "pattern": concat!("^", $prefix, "_[0-7][0-9a-hjkmnp-tv-z]{25}$"),
+                    "examples": [concat!($prefix, "_01kaknfh2vf9jbnz6qpv0g3x8c")],
+                })
+            }
+        }
     };
 }
 
@@ -107,6 +154,23 @@ impl Serialize for SessionKey {
 impl<'de> Deserialize<'de> for SessionKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for SessionKey {
+    fn schema_name() -> Cow<'static, str> {
+        "SessionKey".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "The name of a session, chosen by its client.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9._:@-]{1,200}$",
+            "minLength": 1,
+            "maxLength": MAX_KEY_LENGTH,
+            "examples": ["web:alice"],
+        })
     }
 }
 

@@ -1,7 +1,11 @@
 //! Points in time: whole microseconds since the epoch inside, RFC 3339 UTC with milliseconds on the wire.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
@@ -51,6 +55,21 @@ impl<'de> Deserialize<'de> for Timestamp {
         let text = String::deserialize(deserializer)?;
         let parsed = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
         i64::try_from(parsed.unix_timestamp_nanos() / 1000).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "RFC 3339 in UTC with milliseconds.",
+            "type": "string",
+            "format": "date-time",
+            "examples": ["2026-11-21T15:45:17.586Z"],
+        })
     }
 }
 

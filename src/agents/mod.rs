@@ -54,7 +54,7 @@ pub const EVENT_CHANNEL: usize = 256;
 pub const COMMAND_CHANNEL: usize = 16;
 
 /// What an agent can do; what it cannot, Greenroom does without or for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, schemars::JsonSchema)]
 pub struct Capabilities {
     /// Keeps nothing between turns: it is started for each turn, at no cost, and dropped after it.
     pub stateless: bool,

@@ -85,6 +85,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Look for what would keep the server from working, and say what to do
     Doctor,
+    /// Print the OpenAPI description of the API
+    Openapi,
     /// Check or show the configuration
     #[command(subcommand)]
     Config(configuration::Command),
@@ -104,6 +106,9 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(&cli.common, serve::run),
         Command::Config(command) => configuration::run(&command, &cli.common),
+        Command::Openapi => {
+            terminal::print(crate::http::openapi::text()).map_or(ExitCode::from(FAILED), |()| ExitCode::SUCCESS)
+        }
         Command::Token(command) => on_accounts(&cli.common, accounts::Command::Token(command)),
         Command::User(command) => on_accounts(&cli.common, accounts::Command::User(command)),
         Command::Org(command) => on_accounts(&cli.common, accounts::Command::Org(command)),

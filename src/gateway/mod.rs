@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix::Addr;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -20,7 +21,7 @@ use crate::{
     directory::Directory,
     error::{ApiError, Code},
     ids::{MessageId, SessionKey, TurnId},
-    protocol::{Choice, Message, Snapshot, Turn},
+    protocol::{Choice, Message, OpenTool, Snapshot, Turn},
     session::{
         Deps, Effective, SessionActor, SessionHandle, Undelivered,
         command::{Asker, Command, Done},
@@ -80,7 +81,8 @@ pub struct Accepted {
 }
 
 /// A turn that is over, with the final assistant text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "FinishedTurn")]
 pub struct Finished {
     /// The turn.
     pub turn: Turn,
@@ -141,7 +143,8 @@ pub enum MessageRange {
 }
 
 /// All that a client needs to draw a session and go on with the stream after `seq`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "SessionState")]
 pub struct StateView {
     /// The session.
     pub snapshot: Snapshot,
@@ -149,8 +152,8 @@ pub struct StateView {
     pub messages: Vec<Message>,
     /// The messages of `messages` that are not whole yet.
     pub partial: Vec<MessageId>,
-    /// Tool calls without a result: the fields of `tool.started`.
-    pub tools: Vec<Value>,
+    /// Tool calls without a result.
+    pub tools: Vec<OpenTool>,
     /// Pending choices.
     pub choices: Vec<Choice>,
     /// The running turn.
@@ -162,7 +165,7 @@ pub struct StateView {
 }
 
 /// How ready the server is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Readiness {
     /// True when it takes work.
     pub ready: bool,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     ids::{MessageId, SessionId, SessionKey},
-    protocol::{CreateSession, Message, PatchSession, Snapshot, Visibility},
+    protocol::{Brief, CreateSession, Message, OpenTool, PatchSession, Snapshot, Visibility},
     session::{
         command::{Command, Done, Once},
         messages::GetView,
@@ -307,13 +307,13 @@ impl Gateway {
     ///
     /// # Errors
     /// `session_not_found`.
-    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Map<String, Value>, ApiError> {
+    pub async fn brief(&self, who: &Principal, key: &SessionKey) -> Result<Brief, ApiError> {
         self.snapshot(who, key).await?;
         let brief = match self.view(key).await? {
             Some(view) => view.state.record.brief.clone(),
             None => self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?.brief,
         };
-        Ok(full_brief(brief))
+        Ok(Brief::of(&brief))
     }
 
     /// Replaces those parts of the brief that are texts.
@@ -325,14 +325,14 @@ impl Gateway {
         who: &Principal,
         key: &SessionKey,
         brief: Map<String, Value>,
-    ) -> Result<Map<String, Value>, ApiError> {
+    ) -> Result<Brief, ApiError> {
         validate::brief(&brief)?;
         self.may_write(who, key).await?;
         let fields: Vec<String> = brief.keys().cloned().collect();
         match self.execute(who, key, false, Command::Brief(brief)).await? {
             Done::Brief(brief) => {
                 self.note_of(who, "session.brief", key, json!({"fields": fields})).await;
-                Ok(full_brief(brief))
+                Ok(Brief::of(&brief))
             }
             _ => Err(unexpected()),
         }
@@ -472,23 +472,18 @@ fn add_running(answer: &mut StateView, state: &State) {
     answer.messages.push(message.message(&running.turn));
 }
 
-fn open_tools(message: &OpenMessage) -> Vec<Value> {
-    let tools = message.open_tools().map(|tool| {
-        json!({
-            "call_id": tool.call.call_id, "name": tool.call.name, "title": tool.call.title, "kind": tool.call.kind,
-            "input": tool.call.input, "input_summary": crate::agents::input_summary(&tool.call.input),
-            "status": tool.status, "output": tool.output,
-        })
+fn open_tools(message: &OpenMessage) -> Vec<OpenTool> {
+    let tools = message.open_tools().map(|tool| OpenTool {
+        call_id: tool.call.call_id.clone(),
+        name: tool.call.name.clone(),
+        title: tool.call.title.clone(),
+        kind: tool.call.kind.clone(),
+        input: tool.call.input.clone(),
+        input_summary: crate::agents::input_summary(&tool.call.input),
+        status: tool.status,
+        output: tool.output.clone(),
     });
     tools.collect()
-}
-
-/// A brief with all its fields; what was never set is empty.
-fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
-    for name in ["goal", "done", "open", "clarifications"] {
-        brief.entry(name).or_insert_with(|| "".into());
-    }
-    brief
 }
 
 fn message_not_found() -> ApiError {

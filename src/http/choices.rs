@@ -4,7 +4,6 @@ use actix_web::{
     HttpResponse,
     web::{Data, Json},
 };
-use serde_json::json;
 
 use super::{
     Api,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     ids::ChoiceId,
-    protocol::{Choice, ResolvedBy},
+    protocol::{Acknowledged, Choice, ResolvedBy},
 };
 
 type Choices = Result<Json<Whole<Vec<Choice>>>, ApiError>;
@@ -40,5 +39,5 @@ pub(super) async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let answer = decode(&body, Code::InvalidChoicePayload)?;
     api.gateway.answer(&who, &key, id, answer, ResolvedBy::Api).await?;
-    Ok(HttpResponse::Accepted().json(json!({"ok": true})))
+    Ok(HttpResponse::Accepted().json(Acknowledged { ok: true }))
 }

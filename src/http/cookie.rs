@@ -10,7 +10,7 @@ use actix_web::{
 use super::guard::is_loopback_host;
 
 /// Its name.
-const NAME: &str = "greenroom";
+pub(super) const NAME: &str = "greenroom";
 
 /// The value that a browser sends; none when there is none, or more than one: another page of this host may have added
 /// its own, and which one is ours cannot be told.

@@ -14,7 +14,6 @@ use super::{
 use crate::{
     error::{ApiError, Code},
     gateway::{Cursor, EventRange, Events, FeedRange, FeedStart, Filter, From, Principal},
-    ids::SessionKey,
 };
 
 /// The most events of a page.
@@ -28,11 +27,16 @@ pub(super) async fn events(
     Key(key): Key,
     params: Params,
 ) -> Result<HttpResponse, ApiError> {
-    if accepts(&request, "application/json") && !accepts(&request, "text/event-stream") {
-        return page(&api, &who, &key, &params).await;
-    }
+    // All parameters are checked in both forms, so that a mistake shows whatever the client accepts.
+    let raw = params.flag("raw")?.unwrap_or(false);
+    let (range, limit) = (range(&params)?, params.count("limit", 100, 1..=MAX_PAGE)? as usize);
     let from = start(&request, &params)?;
-    let filter = Filter { types: params.types(), turn: None, raw: params.flag("raw")?.unwrap_or(false) };
+    let types = params.types();
+    if accepts(&request, "application/json") && !accepts(&request, "text/event-stream") {
+        let events = api.gateway.events(&who, &key, range, limit, &types).await?;
+        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page_json(&events, u64::to_string)));
+    }
+    let filter = Filter { types, turn: None, raw };
     let subscription = api.gateway.subscribe(&who, &key, from, filter).await?;
     let prime = if from == From::Now { Prime::FromHello } else { Prime::No };
     Ok(sse::response(follow(subscription, key), api.config.stream.heartbeat.0, prime))
@@ -100,15 +104,13 @@ fn last_event_id(request: &HttpRequest) -> Option<&str> {
     header.filter(|text| !text.is_empty())
 }
 
-async fn page(api: &Api, who: &Principal, key: &SessionKey, params: &Params) -> Result<HttpResponse, ApiError> {
-    let limit = params.count("limit", 100, 1..=MAX_PAGE)? as usize;
-    let range = match (params.seq("after")?, params.seq("before")?) {
-        (None, Some(before)) => EventRange::Before(before),
-        (after, None) => EventRange::After(after.unwrap_or(0)),
-        (Some(_), Some(_)) => return Err(both()),
-    };
-    let events = api.gateway.events(who, key, range, limit, &params.types()).await?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(page_json(&events, u64::to_string)))
+/// Which events a page has.
+fn range(params: &Params) -> Result<EventRange, ApiError> {
+    match (params.seq("after")?, params.seq("before")?) {
+        (None, Some(before)) => Ok(EventRange::Before(before)),
+        (after, None) => Ok(EventRange::After(after.unwrap_or(0))),
+        (Some(_), Some(_)) => Err(both()),
+    }
 }
 
 /// The events go in as they are stored, byte for byte.

@@ -10,6 +10,7 @@ mod boundary;
 mod caller;
 mod choices;
 mod cookie;
+mod docs;
 mod errors;
 mod events;
 mod follow;
@@ -20,6 +21,7 @@ mod list;
 mod login;
 mod messages;
 mod metrics;
+pub mod openapi;
 mod operate;
 mod params;
 mod path;
@@ -46,7 +48,10 @@ pub use self::{
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
 };
-use self::{errors::internal, route::At};
+use self::{
+    errors::internal,
+    route::{At, Routes},
+};
 use crate::{config::Config, error::ApiError, gateway::Gateway, ws};
 
 /// What handlers hold.
@@ -75,8 +80,26 @@ impl Api {
     }
 }
 
-/// Every route.
+/// Adds every route to an app.
 pub fn configure(app: &mut web::ServiceConfig) {
+    route_all(&mut Routes::of(app));
+}
+
+/// Every route, as `GET /v1/me`.
+#[cfg(test)]
+fn routes() -> Vec<String> {
+    let mut listed = Vec::new();
+    let list = |app: &mut web::ServiceConfig| {
+        let mut routes = Routes::of(app);
+        route_all(&mut routes);
+        listed = routes.listed();
+    };
+    let _ = actix_web::App::new().configure(list);
+    listed
+}
+
+/// Every route. Each is described in [`openapi`].
+fn route_all(app: &mut Routes<'_>) {
     let session = |rest: &str| At::new(&format!("/v1/sessions/{{key}}{rest}"));
 
     // Paths are tried in this order, so the ones that are called most come first.
@@ -89,6 +112,9 @@ pub fn configure(app: &mut web::ServiceConfig) {
     At::new("/v1/config").get(operate::config).patch(operate::patch_config).add(app);
     At::new("/v1/logs").get(operate::logs).add(app);
     At::new("/v1/channels/status").get(operate::channels).add(app);
+    At::new("/openapi.json").get(openapi::serve).add(app);
+    At::new("/docs").get(docs::page).add(app);
+    At::new("/docs/{file}").get(docs::file).add(app);
     At::new("/v1/me").get(server::me).add(app);
     At::new("/v1/me/tokens").get(login::list).post(login::create).add(app);
     At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);

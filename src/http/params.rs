@@ -121,10 +121,11 @@ impl Params {
         Ok(page)
     }
 
-    /// Prefixes of event types.
+    /// Prefixes of event types: separated by commas, in one parameter or in several.
     #[must_use]
     pub fn types(&self) -> Vec<String> {
-        let words = self.get("types").unwrap_or_default().split(',').map(str::trim);
+        let values = self.0.iter().filter(|(key, _)| key == "types");
+        let words = values.flat_map(|(_, value)| value.split(',')).map(str::trim);
         words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
@@ -190,6 +191,7 @@ mod tests {
             assert_eq!(params(bad).wait().unwrap_err().code, Code::InvalidParameter, "{bad}");
         }
         assert_eq!(params("types=turn.,%20choice.,,").types(), ["turn.", "choice."]);
+        assert_eq!(params("types=turn.&x=1&types=choice.,tool.").types(), ["turn.", "choice.", "tool."]);
         assert_eq!(params("after=18446744073709551615").seq("after").unwrap_err().code, Code::InvalidCursor);
     }
 }

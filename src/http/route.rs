@@ -8,8 +8,33 @@ use actix_web::{
 
 use super::errors;
 
+/// The paths of an app as they are added to it.
+pub(super) struct Routes<'a> {
+    app: &'a mut ServiceConfig,
+    #[cfg(test)]
+    listed: Vec<String>,
+}
+
+impl<'a> Routes<'a> {
+    pub(super) fn of(app: &'a mut ServiceConfig) -> Self {
+        Self {
+            app,
+            #[cfg(test)]
+            listed: Vec::new(),
+        }
+    }
+
+    /// What was added, as `GET /v1/me`. `HEAD` goes without saying where there is `GET`.
+    #[cfg(test)]
+    pub(super) fn listed(self) -> Vec<String> {
+        self.listed
+    }
+}
+
 /// A path that is being described.
 pub(super) struct At {
+    #[cfg(test)]
+    path: String,
     resource: Resource,
     allow: Vec<&'static str>,
 }
@@ -30,7 +55,12 @@ macro_rules! method {
 
 impl At {
     pub(super) fn new(path: &str) -> Self {
-        Self { resource: web::resource(path), allow: Vec::new() }
+        Self {
+            #[cfg(test)]
+            path: path.to_owned(),
+            resource: web::resource(path),
+            allow: Vec::new(),
+        }
     }
 
     /// `GET`, and `HEAD` with the same headers and no body.
@@ -67,12 +97,16 @@ impl At {
     }
 
     /// Adds the path to the app.
-    pub(super) fn add(self, app: &mut ServiceConfig) {
+    pub(super) fn add(self, routes: &mut Routes<'_>) {
         let allow = self.allow;
+        #[cfg(test)]
+        routes
+            .listed
+            .extend(allow.iter().filter(|method| **method != "HEAD").map(|method| format!("{method} {}", self.path)));
         let refuse = move |request: HttpRequest| {
             let refused = errors::no_method(&request, &allow);
             async move { refused }
         };
-        app.service(self.resource.default_service(web::to(refuse)));
+        routes.app.service(self.resource.default_service(web::to(refuse)));
     }
 }

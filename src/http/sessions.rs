@@ -5,6 +5,7 @@ use actix_web::{
     http::header::LOCATION,
     web::{self, Data},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -20,16 +21,18 @@ use crate::{
     error::{ApiError, Code},
     gateway::StateView,
     ids::SessionId,
-    protocol::{PatchSession, Snapshot},
+    protocol::{Brief, PatchSession, Snapshot},
     store::SessionFilter,
 };
 
 type SnapshotResult = Result<web::Json<Snapshot>, ApiError>;
 
 /// The body of `PUT …/model` and `PUT …/mode`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pick {
+    /// The id that the agent gives it.
+    #[schemars(length(max = 200))]
     id: String,
 }
 
@@ -117,11 +120,7 @@ pub(super) async fn reload(api: Data<Api>, Writer(who): Writer, Key(key): Key) -
 }
 
 /// `GET …/brief`
-pub(super) async fn brief(
-    api: Data<Api>,
-    Reader(who): Reader,
-    Key(key): Key,
-) -> Result<web::Json<Map<String, Value>>, ApiError> {
+pub(super) async fn brief(api: Data<Api>, Reader(who): Reader, Key(key): Key) -> Result<web::Json<Brief>, ApiError> {
     api.gateway.brief(&who, &key).await.map(web::Json)
 }
 
@@ -131,7 +130,7 @@ pub(super) async fn put_brief(
     Writer(who): Writer,
     Key(key): Key,
     Json(brief): Json<Map<String, Value>>,
-) -> Result<web::Json<Map<String, Value>>, ApiError> {
+) -> Result<web::Json<Brief>, ApiError> {
     api.gateway.put_brief(&who, &key, brief).await.map(web::Json)
 }
 

@@ -5,6 +5,7 @@ use actix_web::{
     http::header::LOCATION,
     web::{self, Data},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,33 +21,33 @@ use crate::{
     error::{ApiError, Code},
     gateway::Accepted,
     ids::TurnId,
-    protocol::{Turn, TurnState},
+    protocol::{Aborted, AcceptedTurn, Cleared, StoppedTurn, Turn, TurnState, command::NOT_BLANK},
 };
 
 /// The body of `PATCH …/turns/{id}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "EditTurn")]
 pub(super) struct Edit {
+    /// The new text: 1 to 1 048 576 characters after trimming.
+    #[schemars(length(max = 1_048_576), regex(pattern = NOT_BLANK))]
     text: String,
 }
 
 /// The body of `POST …/turns/{id}/move`. The field is not optional, null is the end of the line.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "MoveTurn", extend("required" = ["before"]))]
 pub(super) struct Move {
+    /// The queued turn that it goes in front of; null is the end of the line.
+    #[schemars(with = "Option<TurnId>")]
     #[serde(deserialize_with = "Option::deserialize")]
     before: Option<String>,
 }
 
 /// What an accepted message answers, on every transport.
 pub fn accepted_json(accepted: &Accepted) -> Value {
-    let mut body = json!({"turn": accepted.turn, "position": accepted.position});
-    if let Some(fields) = body.as_object_mut()
-        && accepted.steered
-    {
-        fields.insert("steered".into(), true.into());
-    }
-    body
+    json!(AcceptedTurn { turn: &accepted.turn, position: accepted.position, steered: accepted.steered })
 }
 
 /// 202 with the turn and where it is.
@@ -108,7 +109,7 @@ pub(super) async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let turn = api.gateway.cancel_turn(&who, &key, id).await?;
     let mut answer = if turn.state.is_terminal() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
-    Ok(answer.json(json!({"turn": turn})))
+    Ok(answer.json(StoppedTurn { turn: &turn }))
 }
 
 /// `POST …/turns/{id}/retry`
@@ -131,7 +132,7 @@ pub(super) async fn abort(api: Data<Api>, Writer(who): Writer, Key(key): Key) ->
 
 /// What an abort answers, on every transport.
 pub fn abort_json(turn: Option<TurnId>) -> Value {
-    turn.map_or_else(|| json!({"ok": false}), |id| json!({"ok": true, "turn_id": id}))
+    json!(Aborted { ok: turn.is_some(), turn_id: turn })
 }
 
 /// `DELETE …/queue`: settles all queued turns as cancelled.
@@ -139,6 +140,6 @@ pub(super) async fn clear_queue(
     api: Data<Api>,
     Writer(who): Writer,
     Key(key): Key,
-) -> Result<web::Json<Value>, ApiError> {
-    api.gateway.clear_queue(&who, &key).await.map(|count| web::Json(json!({"cancelled": count})))
+) -> Result<web::Json<Cleared>, ApiError> {
+    api.gateway.clear_queue(&who, &key).await.map(|cancelled| web::Json(Cleared { cancelled }))
 }

@@ -1,5 +1,6 @@
 //! Who calls: scopes, tokens without their secrets, entries of the audit.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// What credentials allow. `admin` includes the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// To see.
@@ -58,7 +59,7 @@ pub struct User {
 }
 
 /// A token, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     /// Its id.
     pub id: TokenId,
@@ -82,10 +83,11 @@ pub struct Token {
 }
 
 /// The body of `POST /v1/me/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CreateToken {
     /// What it is for: at most 200 characters.
+    #[schemars(length(max = 200))]
     pub label: Option<String>,
     /// What it allows: some of the caller's own; all of them when left out.
     pub scopes: Option<Vec<Scope>>,
@@ -94,7 +96,7 @@ pub struct CreateToken {
 }
 
 /// The body of `POST /v1/login`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// A token.
@@ -102,7 +104,7 @@ pub struct Login {
 }
 
 /// An entry of the audit: who did what to what, from where. Never a secret, never the text of a message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
     /// Its id; later entries have later ids.
     pub id: AuditId,

@@ -1,5 +1,6 @@
 //! Choices: questions that an agent waits on.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceKind {
     /// May the agent use this tool?
@@ -19,7 +20,7 @@ pub enum ChoiceKind {
 }
 
 /// What choosing a permission option means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptionKind {
     /// Yes, this time.
@@ -41,7 +42,7 @@ impl OptionKind {
 }
 
 /// One answer that a permission can get.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChoiceOption {
     /// The agent's own id of the option.
     pub id: String,
@@ -52,7 +53,7 @@ pub struct ChoiceOption {
 }
 
 /// One ready-made answer to a question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QuestionOption {
     /// The answer in short; what is sent back.
     pub label: String,
@@ -62,7 +63,7 @@ pub struct QuestionOption {
 }
 
 /// One question to the user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     /// Its id: the key in `answers`.
     pub id: String,
@@ -80,7 +81,7 @@ pub struct Question {
 }
 
 /// A question that an agent waits on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// Its id.
     pub id: ChoiceId,
@@ -107,7 +108,7 @@ pub struct Choice {
 }
 
 /// Who decided a choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResolvedBy {
     /// A call over HTTP.
@@ -123,8 +124,13 @@ pub enum ResolvedBy {
 }
 
 /// The body of an answer, as sent by a client.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [{"oneOf": [
+    {"type": "object", "required": ["allow"], "properties": {"allow": {"type": "boolean"}}},
+    {"type": "object", "required": ["option_id"], "properties": {"option_id": {"type": "string"}}},
+    {"type": "object", "required": ["answers"], "properties": {"answers": {"type": "object"}}},
+]}]))]
 pub struct ChoiceAnswer {
     /// Permission: yes or no, this time.
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! The event log: one entry per fact, numbered without gaps from 1 per session key.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -30,7 +31,7 @@ pub struct Event {
 }
 
 /// What a `message.delta` is a piece of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeltaKind {
     /// Text for the reader.
@@ -40,7 +41,7 @@ pub enum DeltaKind {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum EventBody {
     /// The session key got its first, or after a delete its next, session.
@@ -267,6 +268,7 @@ pub enum EventBody {
     },
     /// A type that this version does not know: a newer one wrote it. Never written.
     #[serde(other, rename = "unknown")]
+    #[schemars(skip)]
     Unknown,
 }
 
@@ -307,7 +309,7 @@ impl EventBody {
 }
 
 /// How a cold agent got the conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resumed {
     /// By its own stored session.

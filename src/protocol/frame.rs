@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
@@ -162,7 +163,7 @@ impl Batch {
 }
 
 /// Why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The server stops: come back with the cursor.
@@ -190,7 +191,7 @@ impl EndReason {
 }
 
 /// Frames without a `seq`: never stored, never a cursor.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum Control {
     /// The first frame of a stream.

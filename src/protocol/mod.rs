@@ -4,6 +4,7 @@
 //! the event log keep what was written for ever.
 
 pub mod account;
+pub mod answer;
 pub mod choice;
 pub mod command;
 pub mod event;
@@ -12,6 +13,7 @@ pub mod message;
 pub mod session;
 pub mod turn;
 
+pub use answer::{Aborted, AcceptedTurn, Acknowledged, Brief, Cleared, Health, OpenTool, StoppedTurn};
 pub use choice::{Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, ResolvedBy};
 pub use command::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, Rating, SendMessage};
 pub use event::{Event, EventBody};

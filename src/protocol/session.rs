@@ -1,5 +1,6 @@
 //! Session snapshots: what runs, what waits, what it costs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// Who may see a session beside its owner and admins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Nobody.
@@ -46,7 +47,7 @@ impl Visibility {
 }
 
 /// What the agent of a session is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentStatus {
     /// It works on a turn.
@@ -71,7 +72,7 @@ impl AgentStatus {
 }
 
 /// The turn that runs now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CurrentTurn {
     /// Its id.
     pub id: TurnId,
@@ -84,7 +85,7 @@ pub struct CurrentTurn {
 }
 
 /// A session at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// Its key.
     pub key: SessionKey,
@@ -105,6 +106,7 @@ pub struct Snapshot {
     /// The agent's mode; null is its default.
     pub mode: Option<String>,
     /// `default`, `accept_edits`, `plan`, `dont_ask` or `bypass`.
+    #[schemars(extend("enum" = ["default", "accept_edits", "plan", "dont_ask", "bypass"]))]
     pub permission_mode: String,
     /// The profile that it was made with.
     pub profile: Option<String>,

@@ -1,5 +1,6 @@
 //! A turn: one accepted message and all the work the agent does for it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 };
 
 /// Where a turn stands. A terminal state never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnState {
     /// Accepted, waits for its place.
@@ -69,7 +70,7 @@ impl TurnState {
 }
 
 /// What to do with a message when the session is busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Hash, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// Wait in line.
@@ -86,7 +87,7 @@ pub enum Policy {
 }
 
 /// Tokens and cost of one turn, or summed over a session.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Tokens of the prompt, cached ones included.
     pub input_tokens: u64,
@@ -126,7 +127,7 @@ impl Usage {
 }
 
 /// Why a turn failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TurnError {
     /// A code of the error table, such as `agent_error` or `agent_unavailable`.
     pub code: String,
@@ -135,7 +136,7 @@ pub struct TurnError {
 }
 
 /// A turn as clients see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Turn {
     /// Its id.
     pub id: TurnId,
@@ -183,7 +184,7 @@ pub struct Turn {
 }
 
 /// A file that came with a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AttachmentInfo {
     /// Its name, as the client gave it.
     pub name: String,

@@ -57,13 +57,12 @@ impl Agent for CodexAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            stateless: false,
             steer: true,
-            shared: false,
             images: true,
             choices: true,
             resume: self.0.config.native_resume,
             replay: true,
+            ..Capabilities::default()
         }
     }
 

@@ -68,13 +68,13 @@ impl Agent for OpencodeAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            stateless: false,
             steer: true,
             shared: true,
             images: true,
             choices: true,
             resume: self.program.config.native_resume,
             replay: true,
+            ..Capabilities::default()
         }
     }
 
