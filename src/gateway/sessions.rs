@@ -223,20 +223,19 @@ impl Gateway {
         self.check_agent(body.agent.as_deref())?;
         self.may_write(who, key).await?;
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
-        if body.visibility.is_some() || body.org_id.is_some() {
+        let shown = body.visibility.is_some() || body.org_id.is_some();
+        if shown {
             let now = self.snapshot(who, key).await?;
             let visibility = body.visibility.unwrap_or(now.visibility);
             let stored = now.org_id.filter(|_| visibility == Visibility::Org);
             let org = body.org_id.clone().unwrap_or(stored);
             self.check_visibility(who, visibility, org.as_deref())?;
         }
-        let shown = body.visibility.is_some() || body.org_id.is_some();
         let fields = changed_fields(&body);
         let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
-        let detail = match shown {
-            true => json!({"fields": fields, "visibility": snapshot.visibility, "org_id": snapshot.org_id}),
-            false => json!({"fields": fields}),
-        };
+        let plain = json!({"fields": fields});
+        let full = || json!({"fields": fields, "visibility": snapshot.visibility, "org_id": snapshot.org_id});
+        let detail = if shown { full() } else { plain };
         if shown && self.access.leases.has_strangers(key) {
             self.recheck(vec![key.clone()]).await;
         }
