@@ -148,5 +148,9 @@ pub fn requests_with(rig: &Rig, word: &str) -> Vec<Request> {
 
 /// True for a call of the conversation itself.
 pub fn is_of_conversation(subject: Subject, request: &Request) -> bool {
-    !subject.has_tools() || request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+    let text = request.body.to_string();
+    // Some let the model guess what the user will type next.
+    let guesses = text.contains("NEVER SUGGEST");
+    let offers = request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty());
+    !guesses && (offers || !subject.has_tools())
 }
