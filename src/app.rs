@@ -48,8 +48,8 @@ impl Application {
     /// When the listener cannot be used.
     pub fn build(config: Arc<Config>, listener: TcpListener, gateway: Gateway) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let stopping = CancellationToken::new();
-        let api = web::Data::new(http::Api::new(gateway, Arc::clone(&config), address, stopping.clone()));
+        let stopping = gateway.access().stopping.clone();
+        let api = web::Data::new(http::Api::new(gateway, Arc::clone(&config), address));
         let max_lag = config.stream.max_lag.0;
         let workers = config.server.workers;
         let server = HttpServer::new(move || {

@@ -87,6 +87,8 @@ codes! {
     MessageNotFound, "message_not_found", "not_found_error", 404;
     /// No such choice in this session.
     ChoiceNotFound, "choice_not_found", "not_found_error", 404;
+    /// No such token of the caller.
+    TokenNotFound, "token_not_found", "not_found_error", 404;
     /// No such path.
     RouteNotFound, "route_not_found", "not_found_error", 404;
     /// The agent does not offer that model or mode.
@@ -119,9 +121,11 @@ codes! {
     UnsupportedMediaType, "unsupported_media_type", "invalid_request_error", 415;
     /// The queue of the session is full.
     QueueFull, "queue_full", "rate_limit_error", 429;
+    /// The caller has used up one of its limits.
+    RateLimited, "rate_limited", "rate_limit_error", 429;
     /// Too many streams follow the session.
     TooManySubscribers, "too_many_subscribers", "rate_limit_error", 429;
-    /// Too many sessions are live.
+    /// Too many sessions are live, or the caller has too many.
     TooManySessions, "too_many_sessions", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
     Internal, "internal", "internal_error", 500;
@@ -158,6 +162,7 @@ impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after = match code {
             Code::QueueFull
+            | Code::RateLimited
             | Code::TooManySubscribers
             | Code::TooManySessions
             | Code::StoreUnavailable

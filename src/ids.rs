@@ -38,6 +38,19 @@ id!(
     ChoiceId, ChoicePrefix, "choice"
 );
 
+id!(
+    /// One user.
+    UserId, UserPrefix, "usr"
+);
+id!(
+    /// One token of a user.
+    TokenId, TokenPrefix, "tok"
+);
+id!(
+    /// One entry of the audit.
+    AuditId, AuditPrefix, "aud"
+);
+
 /// The longest session key, in characters.
 pub const MAX_KEY_LENGTH: usize = 200;
 

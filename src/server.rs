@@ -9,6 +9,7 @@ use actix::Actor as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    access::Access,
     agents::{ProcessLedger, ProcessRecord, Registry, pool::Pool, process},
     app::Application,
     config::Config,
@@ -16,7 +17,7 @@ use crate::{
     gateway::{Gateway, Principal},
     ids::SessionKey,
     session::{Deps, admission::Admission, env::Settings},
-    store::{Store, StoreError},
+    store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
 };
@@ -28,12 +29,34 @@ const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
 ///
 /// # Errors
 /// One line: why it could not start.
-pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
+pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     let mut config = config;
     config.store.url = Some(config.database_url());
-    let store = Store::open(&config.store).map_err(|error| error.to_string())?;
-    let registry = Registry::new(&config)?;
-    actix::System::new().block_on(serve(config, listener, store, registry, ready)).map_err(|error| error.to_string())
+    let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+    let store = Store::open(&config.store).map_err(|error| failed(&error))?;
+    let registry = Registry::new(&config).map_err(StartError::Failed)?;
+    actix::System::new().block_on(async move {
+        let access = Access::open(store.clone(), &config.callers).await.map_err(|error| failed(&error))?;
+        let address = listener.local_addr().map_err(|error| failed(&error))?;
+        if access.book().is_open() && !address.ip().is_loopback() {
+            return Err(StartError::Open(address));
+        }
+        serve(config, listener, store, registry, Arc::new(access), ready).await.map_err(|error| failed(&error))
+    })
+}
+
+/// Why the server did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Everybody in the network could call.
+    #[error(
+        "configuration: server.bind: {0} is not a loopback address, and there are no tokens yet that would keep strangers \
+         out; make one with `greenroom token create --user NAME`, or use 127.0.0.1 or [::1]"
+    )]
+    Open(std::net::SocketAddr),
+    /// One line.
+    #[error("{0}")]
+    Failed(String),
 }
 
 async fn serve(
@@ -41,7 +64,8 @@ async fn serve(
     listener: TcpListener,
     store: Store,
     registry: Registry,
-    ready: impl FnOnce(),
+    access: Arc<Access>,
+    ready: impl FnOnce(bool),
 ) -> io::Result<()> {
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -65,9 +89,10 @@ async fn serve(
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
     let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
-    let gateway = Gateway::new(supervisor.clone(), directory, deps);
+    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
-    ready();
+    ready(access.book().is_open());
+    actix::spawn(watch_accounts(gateway.clone()));
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
     actix::spawn(async move { registry.refresh().await });
     actix::spawn(keep_house(store.clone()));
@@ -91,6 +116,8 @@ async fn serve(
     for arbiter in &arbiters {
         arbiter.stop();
     }
+    access.note_uses().await;
+    access.audit.flush().await;
     store.flush_and_close().await;
     log::info!("stopped");
     result
@@ -105,6 +132,11 @@ pub fn settings(config: &Config) -> Settings {
         default_agent: config.default_agent().to_owned(),
         choice_timeout: config.choice.timeout.0,
         on_timeout: config.choice.on_timeout,
+        fallbacks: config
+            .agents
+            .iter()
+            .filter_map(|(name, agent)| Some((name.clone(), agent.fallback.clone()?)))
+            .collect(),
         retry_interrupted: config.recovery.retry_interrupted,
     }
 }
@@ -136,6 +168,12 @@ async fn take_up(supervisor: actix::Addr<Supervisor>, gateway: Gateway, primary:
     }
 }
 
+/// Goes by what the command line, or another server, changes of accounts.
+async fn watch_accounts(gateway: Gateway) {
+    let access = Arc::clone(gateway.access());
+    access.watch(|keys| gateway.recheck(keys)).await;
+}
+
 /// Kills agent processes that an earlier run left behind.
 async fn sweep_processes(store: &Store) {
     let left = match store.processes().await {
@@ -165,6 +203,10 @@ async fn keep_house(store: Store) {
         let before = Timestamp(Timestamp::now().0.saturating_sub(Timestamp(0).plus(day).0));
         if let Err(StoreError::Unavailable(cause)) = store.sweep_idempotency(before).await {
             log::warn!(cause:% = cause; "old idempotency keys could not be forgotten");
+        }
+        let ended = AccountChange::SweepLogins(Timestamp::now());
+        if let Err(StoreError::Unavailable(cause)) = store.change_accounts(ended, None).await {
+            log::warn!(cause:% = cause; "old logins could not be forgotten");
         }
         tokio::time::sleep(HOUSEKEEPING).await;
     }

@@ -118,6 +118,7 @@ fn whole() -> Config {
         allow_bypass: false,
         prompt_by: PromptBy::Stdin,
         fallback: text(),
+        configured: true,
     };
     let mut config = Config { data_dir: Some("/x".into()), ..Config::default() };
     config.store.url = Some(Secret::new("x"));

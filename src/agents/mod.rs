@@ -100,6 +100,8 @@ pub struct Probe {
     pub models: Vec<Value>,
     /// What is missing and what to do; null when nothing is.
     pub reason: Option<String>,
+    /// How to log in, where it is there and no credentials of it were seen; they may be where nobody looked. Null otherwise.
+    pub login: Option<String>,
 }
 
 /// What an agent needs to know to start for a session.

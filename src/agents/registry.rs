@@ -1,7 +1,7 @@
 //! The registry: every agent by name, built in or configured, and what the last probe found of it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    Agent, Capabilities, Probe, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent, command::CommandAgent,
+    Agent, Capabilities, Opened, Probe, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent, command::CommandAgent,
     echo::Echo, openai::OpenAiAgent, opencode::OpencodeAgent, pi::PiAgent,
 };
-use crate::config::{AgentKind, Config};
+use crate::config::{AgentKind, Config, known};
 
 /// How long a probe of all agents may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
@@ -22,7 +22,11 @@ const PROBE_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Registry {
     agents: Arc<BTreeMap<String, Arc<dyn Agent>>>,
+    /// Agents without an entry in the configuration.
+    unconfigured: Arc<BTreeSet<String>>,
     found: Arc<RwLock<BTreeMap<String, Probe>>>,
+    /// The models that agents have told when they were opened.
+    models: Arc<RwLock<BTreeMap<String, Vec<Value>>>>,
 }
 
 impl Registry {
@@ -51,7 +55,13 @@ impl Registry {
             };
             agents.insert(name.clone(), built);
         }
-        Ok(Self { agents: Arc::new(agents), found: Arc::default() })
+        let unconfigured = config.agents.iter().filter(|(_, agent)| !agent.configured).map(|(name, _)| name.clone());
+        Ok(Self {
+            agents: Arc::new(agents),
+            unconfigured: Arc::new(unconfigured.collect()),
+            found: Arc::default(),
+            models: Arc::default(),
+        })
     }
 
     /// An agent by name.
@@ -77,7 +87,11 @@ impl Registry {
             let late = || Probe { reason: Some(format!("did not answer within {PROBE_LIMIT:?}")), ..Probe::default() };
             let probe = tokio::time::timeout(PROBE_LIMIT, agent.probe()).await.unwrap_or_else(|_elapsed| late());
             if let Some(reason) = &probe.reason {
-                log::info!(agent:% = name, reason:% = reason; "an agent is not available");
+                if self.unconfigured.contains(name) {
+                    log::debug!(agent:% = name, reason:% = reason; "a known agent is not installed");
+                } else {
+                    log::info!(agent:% = name, reason:% = reason; "an agent is not available");
+                }
             }
             (name.clone(), probe)
         });
@@ -91,20 +105,59 @@ impl Registry {
         self.found.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The entries of `GET /v1/agents`.
+    /// An agent was opened: remembers the models that it told.
+    pub fn learn(&self, name: &str, opened: &Opened) {
+        if !opened.models.is_empty() {
+            let told = opened.models.iter().map(|model| json!(model)).collect();
+            self.models.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), told);
+        }
+    }
+
+    /// The models of an agent, `{"id", "name"}` each: those of the last look, else those that it told when it was opened;
+    /// empty where they are not known.
+    #[must_use]
+    pub fn models(&self, name: &str) -> Vec<Value> {
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        match found.get(name).filter(|probe| !probe.models.is_empty()) {
+            Some(probe) => probe.models.clone(),
+            None => self.models.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Whether somebody could want to hear that an agent is missing: it is configured, or it is there.
+    #[must_use]
+    pub fn concerns(&self, name: &str, probe: Option<&Probe>) -> bool {
+        !self.unconfigured.contains(name) || probe.is_some_and(|probe| probe.available)
+    }
+
+    /// The entries of `GET /v1/agents`. Another way to drive an agent is listed only where it is found or configured.
     #[must_use]
     pub fn list(&self) -> Vec<Value> {
-        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        let entries = self.agents.iter().map(|(name, agent)| {
+        let found = self.found();
+        let alternative = |name: &str| known::find(name).is_some_and(|known| known.alternative);
+        let listed = self.agents.iter().filter(|(name, _)| !alternative(name) || self.concerns(name, found.get(*name)));
+        let entries = listed.map(|(name, agent)| {
             let probe = found.get(name).cloned();
             let reason = probe.as_ref().map_or(Some("not looked for yet".to_owned()), |probe| probe.reason.clone());
             let probe = probe.unwrap_or_default();
             json!({
                 "id": name, "name": name, "kind": agent.kind(), "available": probe.available,
-                "version": probe.version, "models": probe.models, "capabilities": agent.capabilities(),
-                "reason": reason,
+                "version": probe.version, "models": self.models(name), "capabilities": agent.capabilities(),
+                "reason": reason, "login": probe.login,
             })
         });
         entries.collect()
+    }
+
+    /// For `GET /ready`: each agent that is found or configured, with `ok` or what is missing. Pure memory.
+    #[must_use]
+    pub fn readiness(&self) -> BTreeMap<String, String> {
+        let found = self.found();
+        let concerned = self.agents.keys().filter(|name| self.concerns(name, found.get(*name)));
+        let state = |name: &String| match found.get(name) {
+            None => "probing".to_owned(),
+            Some(probe) => probe.reason.clone().unwrap_or_else(|| "ok".to_owned()),
+        };
+        concerned.map(|name| (name.clone(), state(name))).collect()
     }
 }

@@ -46,10 +46,14 @@ fn render(agents: &[Value]) -> String {
         let models = agent.get("models").and_then(Value::as_array).map_or(0, Vec::len);
         let models = if models == 0 { String::new() } else { models.to_string() };
         let available = if available { "yes" } else { "no" }.to_owned();
-        vec![text("id"), text("kind"), available, text("version"), models, text("reason")]
+        let note = match (text("reason"), text("login")) {
+            (reason, login) if reason.is_empty() && !login.is_empty() => format!("no credentials seen: {login}"),
+            (reason, _) => reason,
+        };
+        vec![text("id"), text("kind"), available, text("version"), models, note]
     };
     let rows: Vec<Vec<String>> = agents.iter().map(row).collect();
-    table(&["ID", "KIND", "AVAILABLE", "VERSION", "MODELS", "REASON"], &rows)
+    table(&["ID", "KIND", "AVAILABLE", "VERSION", "MODELS", "WHAT TO DO"], &rows)
 }
 
 #[cfg(test)]
@@ -65,7 +69,7 @@ mod tests {
             json!({"id": "codex", "kind": "acp", "available": false, "models": ["a", "b"], "reason": "not found\nx"}),
         ];
         let expected = "\
-ID     KIND  AVAILABLE  VERSION  MODELS  REASON
+ID     KIND  AVAILABLE  VERSION  MODELS  WHAT TO DO
 echo   echo  yes
 codex  acp   no                  2       not found…
 ";

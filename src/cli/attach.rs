@@ -255,8 +255,12 @@ mod tests {
             r#"{"snapshot":{},"messages":[],"partial":[],"tools":[],"choices":[],"turn":null,"queue":[],"seq":41}"#;
         let stream = error_event(42) + &end("session_deleted", false);
         let server = test_server::start(vec![Reply::json(200, state), Reply::stream(&stream)]).await;
-        let arguments = Arguments { key: "k".parse().unwrap(), messages: 5, remote: Remote { url: server.url() } };
-        let status = run(Client::new(&server.url()).unwrap(), arguments).await.unwrap();
+        let arguments = Arguments {
+            key: "k".parse().unwrap(),
+            messages: 5,
+            remote: Remote { url: server.url(), token_file: None },
+        };
+        let status = run(Client::new(&server.url(), None).unwrap(), arguments).await.unwrap();
         assert_eq!(format!("{status:?}"), format!("{:?}", ExitCode::SUCCESS));
         let requests = server.requests();
         assert_eq!(requests[0].line(), "GET /v1/sessions/k/state?messages=5");
@@ -267,7 +271,7 @@ mod tests {
     async fn a_typed_line_is_a_message_and_a_refusal_is_shown() {
         let full = r#"{"error":{"code":"queue_full","message":"full"}}"#;
         let server = test_server::start(vec![Reply::json(202, "{}"), Reply::json(429, full)]).await;
-        let client = Client::new(&server.url()).unwrap();
+        let client = Client::new(&server.url(), None).unwrap();
         let mut screen = Screen::new(client, "k".parse().unwrap(), Style::PLAIN, true);
         screen.line("  ").await.unwrap();
         screen.line("hello").await.unwrap();

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
 
-use crate::config::{AgentConfig, AgentKind, Config};
+use crate::{
+    agents::process::{environment, find_program},
+    config::{AgentConfig, AgentKind, Config, known},
+};
 
 /// Who may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +32,16 @@ pub struct BannerFacts {
 }
 
 impl BannerFacts {
-    /// The facts of a configuration. Agents are those that are configured: none is started or asked.
+    /// The facts of a configuration. Agents are those that are configured, and those that are known and have their program
+    /// on the `PATH`: none is started or asked.
     #[must_use]
     pub fn new(config: &Config, address: SocketAddr, access: Access) -> Self {
         let default = config.default_agent();
-        let mut agents: Vec<_> = config.agents.iter().map(|(name, agent)| (name.clone(), describe(agent))).collect();
+        let alternative = |name: &str| known::find(name).is_some_and(|known| known.alternative);
+        let shown = config.agents.iter().filter(|(name, agent)| {
+            agent.configured || *name == default || (is_installed(agent) && !alternative(name))
+        });
+        let mut agents: Vec<_> = shown.map(|(name, agent)| (name.clone(), describe(agent))).collect();
         if !config.agents.contains_key("echo") {
             agents.push(("echo".into(), "built in, repeats what you say".into()));
         }
@@ -48,8 +56,14 @@ fn describe(agent: &AgentConfig) -> String {
     match agent.kind {
         None | Some(AgentKind::Echo) => "built in, repeats what you say".into(),
         Some(AgentKind::Openai) => format!("{}{model}", hide_password(agent.base_url.as_deref().unwrap_or_default())),
-        Some(_) => format!("{}{model}", agent.command.join(" ")),
+        Some(_) if is_installed(agent) => format!("{}{model}", agent.command.join(" ")),
+        Some(_) => format!("{}{model} (not found: see `greenroom agents`)", agent.command.join(" ")),
     }
+}
+
+fn is_installed(agent: &AgentConfig) -> bool {
+    let program = agent.command.first().map(String::as_str).unwrap_or_default();
+    find_program(program, &environment(&agent.pass_env, &agent.env)).is_some()
 }
 
 /// A database URL that can be shown: the password, in whichever place it stands, is `***`.
@@ -130,7 +144,7 @@ Greenroom 0.1.0
   database  postgres://me:***@db/g?password=***&sslmode=require
   data      /srv/g
   agents    local  http://127.0.0.1:8080/v1, model qwen3 (default)
-            codex  codex-acp -c x
+            codex  codex-acp -c x (not found: see `greenroom agents`)
             echo   built in, repeats what you say
   access    open: everybody on this machine may call, nobody else can
 

@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{FAILED, UNREACHABLE, USAGE};
-use crate::ids::SessionKey;
+use crate::{config::Secret, ids::SessionKey};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -76,11 +76,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `url`. Nothing is sent yet.
+    /// A client of the server at `url`, with a token where it needs one. Nothing is sent yet.
     ///
     /// # Errors
-    /// When `url` is not http or https.
-    pub fn new(url: &str) -> Result<Self, ClientError> {
+    /// When `url` is not http or https, or the token is none.
+    pub fn new(url: &str, token: Option<&Secret>) -> Result<Self, ClientError> {
         let wrong = || ClientError::Usage(format!("--url {url:?} is no address of a server; write http://HOST:PORT"));
         let parsed = Url::parse(url).map_err(|_relative| wrong())?;
         if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
@@ -88,6 +88,12 @@ impl Client {
         }
         crate::tls::install_crypto_provider();
         let mut builder = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE);
+        if let Some(token) = token {
+            let no_token = |_| ClientError::Usage("the token has characters that no token has".into());
+            let mut value = header::HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(no_token)?;
+            value.set_sensitive(true);
+            builder = builder.default_headers([(header::AUTHORIZATION, value)].into_iter().collect());
+        }
         if is_loopback(&parsed) {
             // A proxy of the environment cannot know this machine's loopback.
             builder = builder.no_proxy();
@@ -220,10 +226,10 @@ mod tests {
     #[test]
     fn only_urls_of_servers_are_taken() {
         for good in ["http://127.0.0.1:4910", "http://[::1]:1/", "https://chat.example.org/green"] {
-            assert!(Client::new(good).is_ok(), "{good}");
+            assert!(Client::new(good, None).is_ok(), "{good}");
         }
         for wrong in ["", "127.0.0.1:4910", "localhost:4910", "ftp://a", "http://"] {
-            let error = Client::new(wrong).unwrap_err();
+            let error = Client::new(wrong, None).unwrap_err();
             assert_eq!(error.exit_status(), USAGE, "{wrong}");
         }
         assert!(is_loopback(&Url::parse("http://[::1]:1").unwrap()));
@@ -244,7 +250,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = Client::new(&format!("http://{address}")).unwrap().get::<Value>("/v1/agents").await.unwrap_err();
+        let error =
+            Client::new(&format!("http://{address}"), None).unwrap().get::<Value>("/v1/agents").await.unwrap_err();
         assert_eq!(error.exit_status(), UNREACHABLE);
         assert!(!error.to_string().contains('\n'), "{error}");
     }

@@ -94,6 +94,10 @@ fn of_probes(default: &str, probes: &[(String, Probe)]) -> Vec<Check> {
         let found =
             probe.version.as_ref().map_or_else(|| "can run".to_owned(), |version| format!("can run, {version}"));
         let missing = || probe.reason.clone().unwrap_or_else(|| "cannot run".into());
+        let found = match &probe.login {
+            Some(login) => format!("{found}; no credentials seen: {login}"),
+            None => found,
+        };
         let detail = if probe.available { found } else { missing() };
         Check::new(format!("agent {name}"), verdict, terminal::first_line(&detail, 300))
     };

@@ -141,7 +141,7 @@ mod tests {
             )),
         ])
         .await;
-        let client = Client::new(&server.url()).unwrap();
+        let client = Client::new(&server.url(), None).unwrap();
         let mut news = follow(client, "k".parse().unwrap(), 0, Duration::from_secs(30));
         let mut seen = Vec::new();
         while let Some(item) = news.recv().await {
@@ -161,7 +161,7 @@ mod tests {
     async fn a_refusal_ends_it() {
         let body = r#"{"error":{"code":"session_not_found","message":"no such session"}}"#;
         let server = test_server::start(vec![Reply::json(404, body)]).await;
-        let client = Client::new(&server.url()).unwrap();
+        let client = Client::new(&server.url(), None).unwrap();
         let mut news = follow(client, "k".parse().unwrap(), 0, Duration::from_secs(30));
         assert!(matches!(news.recv().await, Some(News::Failed(ClientError::Api { status: 404, .. }))));
         assert!(news.recv().await.is_none());

@@ -3,17 +3,19 @@
 use std::{net::TcpListener, path::Path};
 
 use crate::{
+    access::WATCH_INTERVAL,
     agents::{Probe, Registry},
     config::Config,
-    server,
+    server::{self, StartError},
     store::{self, Backup, Store},
 };
 
-/// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered.
+/// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered, with
+/// whether everybody on this machine may call.
 ///
 /// # Errors
 /// One line: why it could not start.
-pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce()) -> Result<(), String> {
+pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     server::run(config, listener, ready)
 }
 
@@ -27,6 +29,38 @@ pub fn open_database(config: &Config) -> Result<(), String> {
     Store::open(&store).map(drop).map_err(|error| error.to_string())
 }
 
+/// Works on the accounts of the database, also beside a server that runs on it; returns once that server goes by what was
+/// changed.
+///
+/// # Errors
+/// One line: why the database cannot be opened, or what `work` says.
+pub fn with_accounts<T>(config: &Config, work: impl AsyncFnOnce(Store) -> Result<T, String>) -> Result<T, String> {
+    let mut settings = config.store.clone();
+    settings.url = Some(config.database_url());
+    let (store, may_run) = Store::open_beside(&settings).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("no runtime: {error}"))?.block_on(async {
+        let before = store.account_version().await.map_err(|error| error.to_string())?;
+        let result = work(store.clone()).await;
+        if may_run {
+            wait_until_seen(&store, before).await;
+        }
+        store.flush_and_close().await;
+        result
+    })
+}
+
+/// Waits until a running server goes by the accounts as they are. Where none did before there is none that would.
+async fn wait_until_seen(store: &Store, (version, seen): (i64, i64)) {
+    let deadline = tokio::time::Instant::now() + 20 * WATCH_INTERVAL;
+    while version == seen && tokio::time::Instant::now() < deadline {
+        match store.account_version().await {
+            Ok((version, seen)) if seen < version => tokio::time::sleep(WATCH_INTERVAL / 10).await,
+            _ => return,
+        }
+    }
+}
+
 /// Copies the database to a file, also while a server works on it.
 ///
 /// # Errors
@@ -37,7 +71,8 @@ pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
     store::backup(&store, to).map_err(|error| error.to_string())
 }
 
-/// Asks each agent whether it could run.
+/// Asks each agent whether it could run; those that are neither installed nor configured are left out, but for the
+/// default one.
 ///
 /// # Errors
 /// One line: an agent that cannot be set up at all.
@@ -45,5 +80,7 @@ pub fn probe_agents(config: &Config) -> Result<Vec<(String, Probe)>, String> {
     let registry = Registry::new(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| format!("no runtime for the probes: {error}"))?.block_on(registry.refresh());
-    Ok(registry.found().into_iter().collect())
+    let default = config.default_agent();
+    let found = registry.found().into_iter();
+    Ok(found.filter(|(name, probe)| name == default || registry.concerns(name, Some(probe))).collect())
 }

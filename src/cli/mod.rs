@@ -1,10 +1,12 @@
 //! The command line: arguments in, exit status out.
 //!
-//! `serve` runs the server in this process. Every other command but `backup`, `doctor` and `config` is a client: it knows a
-//! running server by its URL and uses nothing but the wire.
+//! `serve` runs the server in this process. `token`, `user` and `org` change accounts in its database. Every other
+//! command but `backup`, `doctor` and `config` is a client: it knows a running server by its URL and uses nothing but the
+//! wire.
 //!
 //! Exit status: 0 done, 1 it failed, 2 wrong arguments or configuration, 3 no server there.
 
+mod accounts;
 mod agents;
 mod answer;
 mod attach;
@@ -67,6 +69,15 @@ enum Command {
     Sessions(sessions::Arguments),
     /// List agents
     Agents(agents::Arguments),
+    /// Make, list and revoke tokens, straight in the database
+    #[command(subcommand)]
+    Token(accounts::TokenCommand),
+    /// Make, list, disable and enable users, straight in the database
+    #[command(subcommand)]
+    User(accounts::UserCommand),
+    /// Organisations and their members, straight in the database
+    #[command(subcommand)]
+    Org(accounts::OrgCommand),
     /// Copy the database to a file, also while the server runs
     Backup(backup::Arguments),
     /// Look for what would keep the server from working, and say what to do
@@ -90,6 +101,9 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(&cli.common, serve::run),
         Command::Config(command) => configuration::run(&command, &cli.common),
+        Command::Token(command) => on_accounts(&cli.common, accounts::Command::Token(command)),
+        Command::User(command) => on_accounts(&cli.common, accounts::Command::User(command)),
+        Command::Org(command) => on_accounts(&cli.common, accounts::Command::Org(command)),
         Command::Backup(arguments) => with_config(&cli.common, |config| backup::run(&config, &arguments)),
         Command::Doctor => doctor::run(&cli.common),
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
@@ -107,12 +121,17 @@ fn with_config(common: &Common, what: impl FnOnce(crate::config::Config) -> Exit
     }
 }
 
+fn on_accounts(common: &Common, command: accounts::Command) -> ExitCode {
+    with_config(common, |config| accounts::run(&config, command))
+}
+
 /// Runs a client command to its end.
 fn remote<F: Future<Output = Result<ExitCode, ClientError>>>(
     remote: &Remote,
     command: impl FnOnce(Client) -> F,
 ) -> ExitCode {
-    let client = match Client::new(&remote.url) {
+    let client = remote.token().map_err(ClientError::Usage).and_then(|token| Client::new(&remote.url, token.as_ref()));
+    let client = match client {
         Ok(client) => client,
         Err(error) => return complain(error.exit_status(), &error.to_string()),
     };

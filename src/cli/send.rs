@@ -242,7 +242,7 @@ mod tests {
             agent: None,
             model: None,
             policy: "enqueue".into(),
-            remote: Remote { url: server.url() },
+            remote: Remote { url: server.url(), token_file: None },
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     async fn status(server: &test_server::Server, arguments: Arguments) -> Result<ExitCode, ClientError> {
-        run(Client::new(&server.url()).unwrap(), arguments).await
+        run(Client::new(&server.url(), None).unwrap(), arguments).await
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     banner::{Access, BannerFacts, banner},
     complain, inside, logging, terminal,
 };
-use crate::config::Config;
+use crate::{config::Config, server::StartError};
 
 /// Connections that the kernel holds while the server is busy taking others.
 const BACKLOG: i32 = 4096;
@@ -28,12 +28,16 @@ pub fn run(config: Config) -> ExitCode {
         Ok(both) => both,
         Err(error) => return complain(FAILED, &cannot_listen(bind, &error)),
     };
-    let facts = BannerFacts::new(&config, address, Access::Open);
-    // Whoever started the server and reads no output does not stop it.
-    let ready = move || drop(terminal::print(&banner(&facts)));
+    let shown = config.clone();
+    let ready = move |open| {
+        let access = if open { Access::Open } else { Access::Token };
+        // Whoever started the server and reads no output does not stop it.
+        drop(terminal::print(&banner(&BannerFacts::new(&shown, address, access))));
+    };
     match inside::serve(config, listener, ready) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(FAILED, &error),
+        Err(error @ StartError::Open(_)) => complain(USAGE, &error.to_string()),
+        Err(error) => complain(FAILED, &error.to_string()),
     }
 }
 

@@ -143,7 +143,7 @@ web:alice  echo   busy   2      12        2 h ago  untitled  one…
 
     #[test]
     fn the_filters_reach_the_server() {
-        let remote = Remote { url: String::new() };
+        let remote = Remote { url: String::new(), token_file: None };
         let arguments = Arguments { json: true, limit: 5, after: None, archived: true, busy: true, remote };
         assert_eq!(arguments.path(), "/v1/sessions?limit=5&archived=true&busy=true");
     }

@@ -81,6 +81,9 @@ pub struct AgentConfig {
     /// The agent that takes its turns when it cannot be started.
     #[serde(default)]
     pub fallback: Option<String>,
+    /// False for an agent without an entry of its own, which is only known by its name.
+    #[serde(skip, default = "default_true")]
+    pub configured: bool,
 }
 
 /// How a program gets its prompt.
@@ -113,6 +116,7 @@ impl Default for AgentConfig {
             allow_bypass: false,
             prompt_by: PromptBy::default(),
             fallback: None,
+            configured: true,
         }
     }
 }

@@ -24,6 +24,10 @@ pub struct Known {
     pub env: &'static [(&'static str, &'static str)],
     /// Passed on from the server's environment, where they are set: its keys and addresses.
     pub pass_env: &'static [&'static str],
+    /// Variables that hold its credentials.
+    pub keys: &'static [&'static str],
+    /// Files below `HOME` that hold them, or its own settings of a provider.
+    pub credentials: &'static [&'static str],
     /// Another way to drive an agent that has a native adapter: listed only where it is found or configured.
     pub alternative: bool,
 }
@@ -56,6 +60,13 @@ const OPENCODE_PASS: &[&str] = &[
     "OPENROUTER_API_KEY",
 ];
 
+const CLAUDE_KEYS: &[&str] = &["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"];
+const CLAUDE_FILES: &[&str] = &[".claude/.credentials.json"];
+const CODEX_KEYS: &[&str] = &["OPENAI_API_KEY", "CODEX_API_KEY"];
+const CODEX_FILES: &[&str] = &[".codex/auth.json", ".codex/config.toml"];
+const OPENCODE_KEYS: &[&str] = &["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"];
+const OPENCODE_FILES: &[&str] = &[".local/share/opencode/auth.json", ".config/opencode/opencode.json"];
+
 /// All known agents.
 pub const KNOWN: &[Known] = &[
     Known {
@@ -66,6 +77,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `claude` and `/login`, or set ANTHROPIC_API_KEY",
         env: CLAUDE_ENV,
         pass_env: CLAUDE_PASS,
+        keys: CLAUDE_KEYS,
+        credentials: CLAUDE_FILES,
         alternative: false,
     },
     Known {
@@ -76,6 +89,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `codex login`, or `codex login --with-api-key` with a key on its stdin",
         env: &[],
         pass_env: CODEX_PASS,
+        keys: CODEX_KEYS,
+        credentials: CODEX_FILES,
         alternative: false,
     },
     Known {
@@ -86,6 +101,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `opencode auth login`",
         env: OPENCODE_ENV,
         pass_env: OPENCODE_PASS,
+        keys: OPENCODE_KEYS,
+        credentials: OPENCODE_FILES,
         alternative: false,
     },
     Known {
@@ -96,6 +113,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `gemini` and log in, or set GEMINI_API_KEY",
         env: &[],
         pass_env: &["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_CLOUD_PROJECT"],
+        keys: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        credentials: &[".gemini/oauth_creds.json"],
         alternative: false,
     },
     Known {
@@ -106,6 +125,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `qwen` and log in, or set OPENAI_API_KEY",
         env: &[],
         pass_env: &["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "DASHSCOPE_API_KEY"],
+        keys: &["OPENAI_API_KEY", "DASHSCOPE_API_KEY"],
+        credentials: &[".qwen/oauth_creds.json"],
         alternative: false,
     },
     Known {
@@ -116,6 +137,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `goose configure`",
         env: &[],
         pass_env: &["GOOSE_PROVIDER", "GOOSE_MODEL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY"],
+        keys: &["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY"],
+        credentials: &[".config/goose/config.yaml"],
         alternative: false,
     },
     Known {
@@ -126,6 +149,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `pi` and `/login`, or set the key of your provider",
         env: &[("PI_SKIP_VERSION_CHECK", "1")],
         pass_env: &["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"],
+        keys: &["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"],
+        credentials: &[".pi/agent/auth.json", ".pi/agent/models.json"],
         alternative: false,
     },
     Known {
@@ -136,6 +161,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `claude` and `/login`, or set ANTHROPIC_API_KEY",
         env: CLAUDE_ENV,
         pass_env: CLAUDE_PASS,
+        keys: CLAUDE_KEYS,
+        credentials: CLAUDE_FILES,
         alternative: true,
     },
     Known {
@@ -146,6 +173,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `codex login`, or `codex login --with-api-key` with a key on its stdin",
         env: &[],
         pass_env: CODEX_PASS,
+        keys: CODEX_KEYS,
+        credentials: CODEX_FILES,
         alternative: true,
     },
     Known {
@@ -156,6 +185,8 @@ pub const KNOWN: &[Known] = &[
         login: "run `opencode auth login`",
         env: OPENCODE_ENV,
         pass_env: OPENCODE_PASS,
+        keys: OPENCODE_KEYS,
+        credentials: OPENCODE_FILES,
         alternative: true,
     },
 ];
@@ -183,7 +214,8 @@ impl Config {
     /// Adds the known agents, and completes the entries that have their names.
     pub(super) fn add_known(&mut self) {
         for known in KNOWN {
-            self.agents.entry(known.name.to_owned()).or_default().complete(known);
+            let unconfigured = || AgentConfig { configured: false, ..AgentConfig::default() };
+            self.agents.entry(known.name.to_owned()).or_insert_with(unconfigured).complete(known);
         }
     }
 }

@@ -29,7 +29,7 @@ const SHORT: &[(&str, &str)] = &[
 ];
 
 /// Variables that are ours and no setting.
-const RESERVED: &[&str] = &["GREENROOM_CONFIG", "GREENROOM_URL"];
+const RESERVED: &[&str] = &["GREENROOM_CONFIG", "GREENROOM_URL", "GREENROOM_TOKEN", "GREENROOM_TOKEN_FILE"];
 
 /// Loads and checks the configuration. `environment` is usually [`std::env::vars`].
 ///
@@ -128,6 +128,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         ("stream.max_lag", config.stream.max_lag),
         ("choice.timeout", config.choice.timeout),
         ("limits.head_timeout", config.limits.head_timeout),
+        ("callers.login_lifetime", config.callers.login_lifetime),
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
         ("store.timeout", config.store.timeout),
@@ -136,6 +137,27 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     for (key, wait) in waits {
         if wait.0.is_zero() {
             return bad(key, "must be more than 0");
+        }
+    }
+    for origin in &config.server.allowed_origins {
+        // A wildcard would let every page on the web in; a browser sends nothing else than this form.
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let host = host.map(|host| host.trim_end_matches('/')).unwrap_or_default();
+        if host.is_empty() || host.contains(['*', '/', '?', '#', '@', ' ']) {
+            return bad(
+                "server.allowed_origins",
+                &format!("{origin:?} is no origin; write https://HOST or http://HOST:PORT"),
+            );
+        }
+    }
+    for name in config.callers.users.keys() {
+        if !crate::protocol::account::is_account_name(name) {
+            return bad("callers.users", &format!("{name:?} cannot be the name of a user"));
+        }
+    }
+    for id in config.callers.tokens.keys() {
+        if id.parse::<crate::ids::TokenId>().is_err() {
+            return bad("callers.tokens", &format!("{id:?} is no id of a token; `greenroom token list` shows them"));
         }
     }
     for (name, agent) in &config.agents {
@@ -190,5 +212,10 @@ mod tests {
         assert!(line(with("", &[("GREENROOM_NOPE", "1")], &[])).contains("nope"));
         assert!(line(with("[agents.x]\nkind = \"acp\"\n", &[], &[])).contains("agents.x"));
         assert!(line(with("[session]\nmax_queue = 0\n", &[], &[])).contains("session.max_queue"));
+        for origin in ["*", "https://*", "null", "chat.example.org", "https://a/b"] {
+            let bad = with(&format!("[server]\nallowed_origins = [{origin:?}]\n"), &[], &[]);
+            assert!(line(bad).contains("server.allowed_origins"), "{origin}");
+        }
+        assert!(line(with("[callers.tokens.tok_x]\nburst = 1\n", &[], &[])).contains("callers.tokens"));
     }
 }

@@ -3,6 +3,7 @@
 //! Precedence: flags, then `GREENROOM_*` environment, then `greenroom.toml`, then the defaults here.
 
 mod agents;
+mod callers;
 pub mod known;
 mod load;
 mod units;
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentConfig, AgentKind, PromptBy};
+pub use callers::{CallerLimits, CallersConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentConfig>,
     /// Sizes and counts.
     pub limits: LimitsConfig,
+    /// What each caller may use up.
+    pub callers: CallersConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.

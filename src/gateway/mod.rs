@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    access::Access,
     config::Config,
     directory::Directory,
     error::{ApiError, Code},
@@ -23,58 +24,28 @@ use crate::{
     protocol::{Choice, Message, Snapshot, Turn},
     session::{
         Deps, SessionActor, SessionHandle, Undelivered,
-        command::{Command, Done},
+        command::{Asker, Command, Done},
         messages::{Execute, GetView, View},
     },
     store::Page,
     supervisor::{Count, Find, Supervisor},
 };
 
+mod accounts;
+mod audit;
+mod authority;
 mod handover;
+mod quota;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
 
-pub use self::handover::merge_feedback;
-pub use crate::session::{Item, Subscription};
-
-/// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The user; `local` in open mode.
-    pub user: String,
-    /// What the credentials allow.
-    pub scopes: Vec<Scope>,
-}
-
-/// What credentials allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// To see.
-    Read,
-    /// To send and change.
-    Write,
-    /// To see and change everything.
-    Admin,
-    /// To post webhooks.
-    Webhook,
-}
-
-impl Principal {
-    /// The one caller of open mode.
-    #[must_use]
-    pub fn local() -> Self {
-        Self { user: "local".into(), scopes: vec![Scope::Read, Scope::Write, Scope::Admin] }
-    }
-
-    /// True with scope `admin`.
-    #[must_use]
-    pub fn is_admin(&self) -> bool {
-        self.scopes.contains(&Scope::Admin)
-    }
-}
+pub use self::{accounts::LoggedIn, handover::merge_feedback};
+pub use crate::{
+    access::{Lease, Principal, Scope},
+    session::{Item, Subscription},
+};
 
 /// An `Idempotency-Key` with the request that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +68,8 @@ pub struct Accepted {
     /// The `turn.queued` event of the turn: a stream after `seq - 1` shows it whole. For a steered text the next event
     /// of the session: a stream after `seq - 1` shows all that comes of it.
     pub seq: u64,
+    /// Whose session it is.
+    pub owner: String,
 }
 
 /// A turn that is over, with the final assistant text.
@@ -204,6 +177,7 @@ pub struct Gateway {
     deps: Arc<Deps>,
     draining: Arc<AtomicBool>,
     making: Making,
+    access: Arc<Access>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -215,8 +189,14 @@ const FIND_ATTEMPTS: usize = 5;
 impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
-    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>) -> Self {
-        Self { supervisor, directory, deps, draining: Arc::default(), making: Arc::default() }
+    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
+        Self { supervisor, directory, deps, draining: Arc::default(), making: Arc::default(), access }
+    }
+
+    /// Who may call.
+    #[must_use]
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// From now on nothing new is taken.
@@ -284,10 +264,23 @@ impl Gateway {
         Err(too_slow())
     }
 
-    /// Has a command decided and committed.
-    async fn execute(&self, key: &SessionKey, create: bool, command: Command) -> Result<Done, ApiError> {
+    /// Has a command decided and committed. The session itself looks whether the caller may.
+    async fn execute(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        create: bool,
+        command: Command,
+    ) -> Result<Done, ApiError> {
         self.refuse_while_draining()?;
-        self.ask(key, create, Execute(command)).await?.unwrap_or_else(|| Err(session_not_found(key)))
+        let asker = if who.is_admin() { Asker::Anybody } else { Asker::User(Arc::new(who.clone())) };
+        let done = self.ask(key, create, Execute(asker, command)).await?;
+        match done {
+            // In the same words whether it is not there or not to be seen.
+            None => Err(session_not_found(key)),
+            Some(Err(error)) if error.code == Code::SessionNotFound => Err(session_not_found(key)),
+            Some(done) => done,
+        }
     }
 
     /// The state of a live session at its last commit; none when it is not live.
@@ -306,12 +299,7 @@ impl Gateway {
     pub async fn readiness(&self) -> Readiness {
         let (sessions, recovered) = self.supervisor.send(Count).await.unwrap_or((0, false));
         let store = self.deps.store.health().await.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-        let entry = |agent: Value| {
-            let id = agent.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let state = agent.get("reason").filter(|reason| !reason.is_null()).cloned();
-            (id, state.unwrap_or_else(|| "ok".into()))
-        };
-        let agents = self.deps.registry.list().into_iter().map(entry).collect();
+        let agents = self.deps.registry.readiness().into_iter().map(|(name, state)| (name, state.into())).collect();
         let reason = if self.is_draining() {
             Some("the server is stopping".to_owned())
         } else if store != "ok" {
@@ -336,6 +324,7 @@ impl Gateway {
     /// None so far.
     pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
         self.deps.registry.refresh().await;
+        self.note_server(who, "agents.refresh");
         self.agents(who).await
     }
 }

@@ -5,18 +5,19 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Gateway, Idempotency, MessageRange, Principal, StateView, key_reused, session_not_found, too_slow, validate,
+    Gateway, Idempotency, MessageRange, Principal, StateView, authority::visible, key_reused, session_not_found,
+    too_slow, validate,
 };
 use crate::{
     error::{ApiError, Code},
     ids::{MessageId, SessionId, SessionKey},
-    protocol::{CreateSession, Message, PatchSession, Snapshot},
+    protocol::{CreateSession, Message, PatchSession, Snapshot, Visibility},
     session::{
         command::{Command, Done, Once},
         messages::GetView,
         state::{OpenMessage, State},
     },
-    store::{IdempotencyRecord, Page, Paged, SessionFilter},
+    store::{IdempotencyRecord, Page, Paged, SessionFilter, Viewer},
     supervisor::FindLive,
 };
 
@@ -41,6 +42,7 @@ impl Gateway {
             Some(key) => key.parse().map_err(|error| ApiError::new(Code::InvalidId, format!("key: {error}")))?,
             None => SessionKey::generate(),
         };
+        self.check_visibility(who, body.visibility.unwrap_or_default(), body.org_id.as_deref())?;
         let once = self.once(who, "create", body.key.as_deref().unwrap_or_default(), once)?;
         // Calls for one key meet in its session; those that leave the key to us have to meet here.
         let one_at_a_time = once.as_ref().filter(|_| body.key.is_none()).map(|once| self.making(once));
@@ -51,9 +53,14 @@ impl Gateway {
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.created_before(who, &known.outcome).await;
         }
+        let _room = self.room_for(who, Some(&key), false).await?;
         let command = Command::Create { owner: who.user.clone(), body: Arc::new(body), once };
-        match self.execute(&key, true, command).await? {
-            Done::Snapshot(snapshot) => Ok(*snapshot),
+        match self.execute(who, &key, true, command).await? {
+            Done::Snapshot(snapshot) => {
+                let detail = json!({"id": snapshot.id, "agent": snapshot.agent, "visibility": snapshot.visibility});
+                self.note(who, "session.create", &key, &snapshot.owner, detail);
+                Ok(*snapshot)
+            }
             Done::Duplicate(outcome) => self.created_before(who, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -74,7 +81,7 @@ impl Gateway {
     /// # Errors
     /// `store_unavailable`.
     pub async fn ensure(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        self.execute(key, true, Command::Ensure { owner: who.user.clone() }).await.map(drop)
+        self.execute(who, key, true, Command::Ensure { owner: who.user.clone() }).await.map(drop)
     }
 
     /// The session that an earlier call with the same `Idempotency-Key` made, as it is now.
@@ -154,9 +161,7 @@ impl Gateway {
         mut filter: SessionFilter,
         page: Page,
     ) -> Result<Paged<Snapshot>, ApiError> {
-        if !who.is_admin() {
-            filter.owner = Some(who.user.clone());
-        }
+        filter.seen_by = (!who.is_admin()).then(|| Viewer { user: who.user.clone(), orgs: who.orgs.clone() });
         let paged = self.deps.store.sessions(&filter, &page).await?;
         let keys = paged.data.iter().map(|record| record.snapshot.key.clone()).collect();
         let live = self.supervisor.send(FindLive(keys)).await.map_err(|_gone| too_slow())?;
@@ -171,7 +176,9 @@ impl Gateway {
             Some(now) if now.id == stored.id => now,
             _ => stored,
         };
-        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).collect();
+        // What was made private between the two reads is not shown any more.
+        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).filter(|one| who.may_see(one));
+        let data = data.collect();
         Ok(Paged { data, has_more: paged.has_more })
     }
 
@@ -214,13 +221,32 @@ impl Gateway {
     ) -> Result<Snapshot, ApiError> {
         validate::patch(&body)?;
         self.check_agent(body.agent.as_deref())?;
-        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Patch(Arc::new(body))).await
+        self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
+        if body.visibility.is_some() || body.org_id.is_some() {
+            let now = self.snapshot(who, key).await?;
+            let visibility = body.visibility.unwrap_or(now.visibility);
+            let stored = now.org_id.filter(|_| visibility == Visibility::Org);
+            let org = body.org_id.clone().unwrap_or(stored);
+            self.check_visibility(who, visibility, org.as_deref())?;
+        }
+        let shown = body.visibility.is_some() || body.org_id.is_some();
+        let fields = changed_fields(&body);
+        let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
+        let mut detail = json!({"fields": fields});
+        if shown {
+            detail["visibility"] = json!(snapshot.visibility);
+            detail["org_id"] = json!(snapshot.org_id);
+            if self.access.leases.has_strangers(key) {
+                self.recheck(vec![key.clone()]).await;
+            }
+        }
+        self.note(who, "session.update", key, &snapshot.owner, detail);
+        Ok(snapshot)
     }
 
-    async fn snapshot_of(&self, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
-        match self.execute(key, false, command).await? {
+    async fn snapshot_of(&self, who: &Principal, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
+        match self.execute(who, key, false, command).await? {
             Done::Snapshot(snapshot) => Ok(*snapshot),
             // A delete came between.
             Done::Unit => Err(session_not_found(key)),
@@ -234,7 +260,10 @@ impl Gateway {
     /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
     pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
         self.may_write(who, key).await?;
-        self.execute(key, false, Command::Delete { force }).await.map(drop)
+        let owner = self.snapshot(who, key).await?.owner;
+        self.execute(who, key, false, Command::Delete { force }).await?;
+        self.note(who, "session.delete", key, &owner, json!({"force": force}));
+        Ok(())
     }
 
     /// Starts a new conversation under the same key.
@@ -252,8 +281,11 @@ impl Gateway {
         if self.known_call(once.as_ref()).await?.is_some() {
             return self.snapshot(who, key).await;
         }
-        match self.execute(key, false, Command::Reset(once)).await? {
-            Done::Snapshot(snapshot) => Ok(*snapshot),
+        match self.execute(who, key, false, Command::Reset(once)).await? {
+            Done::Snapshot(snapshot) => {
+                self.note(who, "session.reset", key, &snapshot.owner, json!({"id": snapshot.id}));
+                Ok(*snapshot)
+            }
             Done::Duplicate(_) => self.snapshot(who, key).await,
             // A delete came between.
             Done::Unit => Err(session_not_found(key)),
@@ -267,7 +299,9 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Reload).await
+        let snapshot = self.snapshot_of(who, key, Command::Reload).await?;
+        self.note(who, "session.reload", key, &snapshot.owner, json!({}));
+        Ok(snapshot)
     }
 
     /// The brief: `goal`, `done`, `open`, `clarifications`.
@@ -295,8 +329,12 @@ impl Gateway {
     ) -> Result<Map<String, Value>, ApiError> {
         validate::brief(&brief)?;
         self.may_write(who, key).await?;
-        match self.execute(key, false, Command::Brief(brief)).await? {
-            Done::Brief(brief) => Ok(full_brief(brief)),
+        let fields: Vec<String> = brief.keys().cloned().collect();
+        match self.execute(who, key, false, Command::Brief(brief)).await? {
+            Done::Brief(brief) => {
+                self.note_of(who, "session.brief", key, json!({"fields": fields})).await;
+                Ok(full_brief(brief))
+            }
             _ => Err(unexpected()),
         }
     }
@@ -306,12 +344,13 @@ impl Gateway {
     /// # Errors
     /// `session_not_found`; `model_not_found` when the agent has told its models and this is none of them.
     pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
         let agent = self.snapshot(who, key).await?.agent;
-        let agents = self.deps.registry.list();
-        let models = agents.iter().find(|entry| entry.get("id") == Some(&json!(agent)));
-        let models = models.and_then(|entry| entry.get("models")).and_then(Value::as_array);
-        let known: Vec<&str> = models.into_iter().flatten().filter_map(|model| model.get("id")?.as_str()).collect();
-        if !known.contains(&id.as_str()) && (agent == "echo" || !known.is_empty()) {
+        let models = self.deps.registry.models(&agent);
+        let known: Vec<&str> = models.iter().filter_map(|model| model.get("id")?.as_str()).collect();
+        // Agents with many providers call a model `provider/id`, and mostly know it by its id alone.
+        let fits = |model: &&str| *model == id || model.split_once('/').is_some_and(|(_, model)| model == id);
+        if !known.iter().any(fits) && (agent == "echo" || !known.is_empty()) {
             let message = format!("{agent} has no model {id:?}");
             return Err(ApiError::new(Code::ModelNotFound, message).with("models", known));
         }
@@ -324,6 +363,7 @@ impl Gateway {
     /// # Errors
     /// `session_not_found`; `model_not_found` for an agent that has no modes.
     pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
+        self.may_write(who, key).await?;
         let agent = self.snapshot(who, key).await?.agent;
         if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.stateless) {
             return Err(ApiError::new(Code::ModelNotFound, format!("{agent} has no modes")));
@@ -403,19 +443,23 @@ impl Gateway {
         self.snapshot(who, key).await?;
         self.deps.store.message(key, id).await?.ok_or_else(message_not_found)
     }
+}
 
-    /// Fails unless the caller may change the session.
-    pub(super) async fn may_write(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        // In open mode everything belongs to `local`, the only caller: no need to look.
-        if who.is_admin() {
-            return Ok(());
-        }
-        let snapshot = self.snapshot(who, key).await?;
-        if snapshot.owner != who.user {
-            return Err(ApiError::new(Code::NotSessionOwner, "the session belongs to somebody else"));
-        }
-        Ok(())
-    }
+/// The names of the fields that a change has.
+fn changed_fields(body: &PatchSession) -> Vec<&'static str> {
+    let fields = [
+        ("title", body.title.is_some()),
+        ("metadata", body.metadata.is_some()),
+        ("visibility", body.visibility.is_some()),
+        ("org_id", body.org_id.is_some()),
+        ("archived", body.archived.is_some()),
+        ("agent", body.agent.is_some()),
+        ("model", body.model.is_some()),
+        ("mode", body.mode.is_some()),
+        ("permission_mode", body.permission_mode.is_some()),
+        ("brief", body.brief.is_some()),
+    ];
+    fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }
 
 fn add_running(answer: &mut StateView, state: &State) {
@@ -446,12 +490,6 @@ fn full_brief(mut brief: Map<String, Value>) -> Map<String, Value> {
         brief.entry(name).or_insert_with(|| "".into());
     }
     brief
-}
-
-/// What the caller may not see does not exist for it.
-pub(super) fn visible(who: &Principal, key: &SessionKey, snapshot: Snapshot) -> Result<Snapshot, ApiError> {
-    let public = snapshot.visibility == crate::protocol::Visibility::Public;
-    if who.is_admin() || snapshot.owner == who.user || public { Ok(snapshot) } else { Err(session_not_found(key)) }
 }
 
 fn message_not_found() -> ApiError {

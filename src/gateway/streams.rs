@@ -1,6 +1,6 @@
 //! Streams and pages of the event log.
 
-use super::{EventRange, Events, Filter, From, Gateway, Principal, session_not_found};
+use super::{EventRange, Events, Filter, From, Gateway, Lease, Principal, session_not_found};
 use crate::{
     error::{ApiError, Code},
     ids::SessionKey,
@@ -16,15 +16,16 @@ impl Gateway {
     /// Follows a session. Brings it into memory, since only its actor can tell what comes next; wakes no agent.
     ///
     /// # Errors
-    /// `session_not_found`, before anything is streamed; `too_many_sessions`; `store_unavailable`.
+    /// `session_not_found`, before anything is streamed; `too_many_sessions`; `rate_limited` when the caller has too many
+    /// streams; `store_unavailable`.
     pub async fn subscribe(
         &self,
         who: &Principal,
         key: &SessionKey,
         from: From,
         filter: Filter,
-    ) -> Result<Subscription, ApiError> {
-        self.snapshot(who, key).await?;
+    ) -> Result<(Subscription, Lease), ApiError> {
+        let lease = self.lease(who, key).await?;
         let session = self.find(key, false, true).await?.ok_or_else(|| session_not_found(key))?;
         let limit = self.config().stream.max_subscribers;
         let view = session.send(GetView).await.map_err(|_gone| session_not_found(key))?;
@@ -32,7 +33,7 @@ impl Gateway {
             let message = "too many streams follow this session; try again in a moment";
             return Err(ApiError::new(Code::TooManySubscribers, message).with("limit", limit));
         }
-        Ok(Subscription::new(key.clone(), session, self.deps.store.clone(), from, filter))
+        Ok((Subscription::new(key.clone(), session, self.deps.store.clone(), from, filter), lease))
     }
 
     /// A page of the log, oldest first, whichever way it goes.

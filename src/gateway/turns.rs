@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
@@ -33,8 +33,11 @@ impl Gateway {
         validate::envelope(&body)?;
         let (text, attachments) = validate::content(&mut body)?;
         self.check_agent(body.agent.as_deref())?;
+        if body.permission_mode.is_some() {
+            // What follows tells of the session's agent; who may send at all is decided by the session.
+            self.may_write_or_create(who, key).await?;
+        }
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
-        self.may_write_or_create(who, key).await?;
         let once = self.once(who, "messages", key.as_str(), once)?;
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.sent_before(key, &known.outcome).await;
@@ -55,12 +58,18 @@ impl Gateway {
             attempt: 1,
             once,
         };
-        self.enqueue(key, message).await
+        self.enqueue(who, key, message).await
     }
 
-    async fn enqueue(&self, key: &SessionKey, message: Enqueue) -> Result<Accepted, ApiError> {
-        match self.execute(key, true, Command::Enqueue(Arc::new(message))).await? {
-            Done::Accepted(accepted) => Ok(*accepted),
+    async fn enqueue(&self, who: &Principal, key: &SessionKey, message: Enqueue) -> Result<Accepted, ApiError> {
+        let _room = self.room_for(who, Some(key), true).await?;
+        let action = if message.continued_from.is_some() { "turn.retry" } else { "turn.send" };
+        match self.execute(who, key, true, Command::Enqueue(Arc::new(message))).await? {
+            Done::Accepted(accepted) => {
+                let detail = json!({"turn": accepted.turn.id, "steered": accepted.steered});
+                self.note(who, action, key, &accepted.owner, detail);
+                Ok(*accepted)
+            }
             Done::Duplicate(outcome) => self.sent_before(key, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -76,14 +85,11 @@ impl Gateway {
         let seq = record.first_seq;
         let turn = self.current(key, id).await?.unwrap_or(record.turn);
         let position = turn.position.unwrap_or(0);
-        Ok(Accepted { turn, position, steered, seq })
+        Ok(Accepted { turn, position, steered, seq, owner: String::new() })
     }
 
     async fn may_write_or_create(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
-        match self.may_write(who, key).await {
-            Err(error) if error.code == Code::SessionNotFound => Ok(()),
-            result => result,
-        }
+        if self.exists(key).await? { self.may_write(who, key).await } else { Ok(()) }
     }
 
     /// A turn that waits or runs now.
@@ -172,8 +178,15 @@ impl Gateway {
 
     /// Has a command about one turn decided; when the session does not have the turn any more, `over` says what
     /// that means for a turn that was there once.
-    async fn on_turn(&self, key: &SessionKey, id: TurnId, command: Command, over: Code) -> Result<Turn, ApiError> {
-        match self.execute(key, false, command).await {
+    async fn on_turn(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        id: TurnId,
+        command: Command,
+        over: Code,
+    ) -> Result<Turn, ApiError> {
+        match self.execute(who, key, false, command).await {
             Ok(Done::Turn(turn)) => Ok(*turn),
             Ok(_) => Err(unexpected()),
             Err(error) if error.code == Code::TurnNotFound => {
@@ -192,7 +205,9 @@ impl Gateway {
     /// `session_not_found`, `turn_not_found`, `turn_not_cancellable`.
     pub async fn cancel_turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
         self.may_write(who, key).await?;
-        self.on_turn(key, id, Command::Cancel(id), Code::TurnNotCancellable).await
+        let turn = self.on_turn(who, key, id, Command::Cancel(id), Code::TurnNotCancellable).await?;
+        self.note_of(who, "turn.cancel", key, json!({"turn": id})).await;
+        Ok(turn)
     }
 
     /// Changes the text of a queued turn.
@@ -211,7 +226,9 @@ impl Gateway {
             return Err(ApiError::new(Code::MissingText, "the text of a turn has at least one character"));
         }
         self.may_write(who, key).await?;
-        self.on_turn(key, id, Command::Edit(id, text), Code::TurnNotQueued).await
+        let turn = self.on_turn(who, key, id, Command::Edit(id, text), Code::TurnNotQueued).await?;
+        self.note_of(who, "turn.edit", key, json!({"turn": id})).await;
+        Ok(turn)
     }
 
     /// Puts a queued turn before another, or last.
@@ -234,7 +251,9 @@ impl Gateway {
             let message = format!("the turn in \"before\" is over: {}", turn.state.as_str());
             return Err(ApiError::new(Code::TurnNotQueued, message).with("state", turn.state));
         }
-        self.on_turn(key, id, Command::Move(id, before), Code::TurnNotQueued).await
+        let turn = self.on_turn(who, key, id, Command::Move(id, before), Code::TurnNotQueued).await?;
+        self.note_of(who, "turn.move", key, json!({"turn": id, "before": before})).await;
+        Ok(turn)
     }
 
     /// Runs a failed, cancelled or interrupted turn again, as a new turn.
@@ -279,7 +298,7 @@ impl Gateway {
             attempt: turn.attempt.saturating_add(1),
             once,
         };
-        self.enqueue(key, message).await
+        self.enqueue(who, key, message).await
     }
 
     /// Stops the running turn: the one that is being stopped; none when nothing runs.
@@ -288,8 +307,11 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn abort(&self, who: &Principal, key: &SessionKey) -> Result<Option<TurnId>, ApiError> {
         self.may_write(who, key).await?;
-        match self.execute(key, false, Command::Abort).await? {
-            Done::Stopping(turn) => Ok(turn),
+        match self.execute(who, key, false, Command::Abort).await? {
+            Done::Stopping(turn) => {
+                self.note_of(who, "session.abort", key, json!({"turn": turn})).await;
+                Ok(turn)
+            }
             _ => Err(unexpected()),
         }
     }
@@ -300,8 +322,11 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn clear_queue(&self, who: &Principal, key: &SessionKey) -> Result<usize, ApiError> {
         self.may_write(who, key).await?;
-        match self.execute(key, false, Command::ClearQueue).await? {
-            Done::Count(count) => Ok(count),
+        match self.execute(who, key, false, Command::ClearQueue).await? {
+            Done::Count(count) => {
+                self.note_of(who, "queue.clear", key, json!({"cancelled": count})).await;
+                Ok(count)
+            }
             _ => Err(unexpected()),
         }
     }
@@ -314,7 +339,8 @@ impl Gateway {
         if let Some(key) = key {
             self.snapshot(who, key).await?;
         }
-        let owner = Some(who.user.as_str()).filter(|_| !who.is_admin());
+        // Of one session everybody who sees it sees them; of all only those that the caller may answer.
+        let owner = Some(who.user.as_str()).filter(|_| key.is_none() && !who.is_admin());
         Ok(self.deps.store.pending_choices(key, owner).await?)
     }
 
@@ -331,8 +357,11 @@ impl Gateway {
         by: ResolvedBy,
     ) -> Result<(), ApiError> {
         self.may_write(who, key).await?;
-        let error = match self.execute(key, false, Command::Answer(id, answer, by)).await {
-            Ok(_) => return Ok(()),
+        let error = match self.execute(who, key, false, Command::Answer(id, answer, by)).await {
+            Ok(_) => {
+                self.note_of(who, "choice.answer", key, json!({"choice": id})).await;
+                return Ok(());
+            }
             Err(error) => error,
         };
         if error.code == Code::ChoiceNotFound && self.deps.store.choice(key, id).await?.is_some() {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::Config,
     error::{ApiError, Code},
-    protocol::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, SendMessage, Visibility},
+    protocol::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, SendMessage},
 };
 
 /// Characters of a message's text at most.
@@ -96,7 +96,12 @@ pub(super) fn create(body: &CreateSession) -> Result<(), ApiError> {
     if body.project_id.is_some() {
         return Err(ApiError::new(Code::InvalidParameter, "project_id: this server has no projects yet"));
     }
-    visibility(body.visibility, body.org_id.as_deref())
+    Ok(())
+}
+
+/// The label of a token.
+pub(super) fn label(label: Option<&str>) -> Result<(), ApiError> {
+    length("label", label, MAX_NAME)
 }
 
 /// The body of a change.
@@ -106,8 +111,7 @@ pub(super) fn patch(body: &PatchSession) -> Result<(), ApiError> {
     for (name, value) in [("model", &body.model), ("mode", &body.mode)] {
         length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
     }
-    body.brief.as_ref().map_or(Ok(()), brief)?;
-    visibility(body.visibility, body.org_id.as_ref().and_then(Option::as_deref))
+    body.brief.as_ref().map_or(Ok(()), brief)
 }
 
 /// A brief: known fields, at least one text.
@@ -170,14 +174,6 @@ pub(super) fn permission_mode(mode: &str, agent: &str, config: &Config) -> Resul
     if mode == "bypass" && !config.agents.get(agent).is_some_and(|agent| agent.allow_bypass) {
         let message = format!("permission_mode bypass needs allow_bypass = true in [agents.{agent}]");
         return Err(ApiError::new(Code::InvalidPermissionMode, message));
-    }
-    Ok(())
-}
-
-fn visibility(visibility: Option<Visibility>, org_id: Option<&str>) -> Result<(), ApiError> {
-    if visibility == Some(Visibility::Org) || org_id.is_some() {
-        // Organisations come with users and tokens; until then nobody is a member of any.
-        return Err(ApiError::new(Code::InvalidParameter, "org_id must be one of your organisations; you have none"));
     }
     Ok(())
 }

@@ -10,7 +10,8 @@ use actix_web::{
     http::{
         StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
+            RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
         },
     },
     middleware::Next,
@@ -18,8 +19,11 @@ use actix_web::{
 use futures_util::FutureExt;
 use serde_json::json;
 
-use super::{body::Unread, errors};
-use crate::error::{ApiError, Code};
+use super::{body::Unread, caller::Spent, errors};
+use crate::{
+    access::Budget,
+    error::{ApiError, Code},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -101,7 +105,11 @@ pub async fn boundary(
             response
         }
     };
+    let spent = response.request().extensions().get::<Spent>().copied();
     finish(response.headers_mut(), &id);
+    if let Some(Spent(budget)) = spent {
+        tell_rate(response.headers_mut(), budget);
+    }
     Ok(response)
 }
 
@@ -127,8 +135,26 @@ fn finish(headers: &mut HeaderMap, id: &RequestId) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if !headers.contains_key(CONTENT_SECURITY_POLICY) {
+        // Nothing that an answer holds is run, wherever it is shown; a page says for itself what it needs.
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    }
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// How much of its rate a caller has left.
+fn tell_rate(headers: &mut HeaderMap, budget: Budget) {
+    let names = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+    for (name, value) in names.into_iter().zip([budget.limit, budget.remaining, budget.reset]) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+    }
+    let window = budget.limit.div_ceil(budget.per_second.max(1));
+    if let Ok(policy) = HeaderValue::from_str(&format!("{};w={window}", budget.limit)) {
+        headers.insert(HeaderName::from_static("ratelimit-policy"), policy);
     }
 }
 
@@ -177,6 +203,9 @@ impl ResponseError for Failed {
         let mut response = HttpResponse::build(self.status_code());
         if let Some(seconds) = self.error.retry_after {
             response.insert_header((RETRY_AFTER, seconds));
+        }
+        if let Some(challenge) = errors::challenge(&self.error) {
+            response.insert_header((WWW_AUTHENTICATE, challenge));
         }
         let mut response = response.content_type("application/json").body(envelope(&self.error, &self.id));
         finish(response.headers_mut(), &self.id);

@@ -5,7 +5,7 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{
         StatusCode,
-        header::{ALLOW, HeaderValue, RETRY_AFTER},
+        header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     },
 };
 
@@ -22,8 +22,27 @@ impl ResponseError for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(challenge) = challenge(self) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         response.extensions_mut().insert(self.clone());
         response
+    }
+}
+
+/// What credentials are wanted, as RFC 6750 tells it.
+pub(super) fn challenge(error: &ApiError) -> Option<HeaderValue> {
+    match error.code {
+        Code::MissingCredentials => Some(HeaderValue::from_static("Bearer realm=\"greenroom\"")),
+        Code::InvalidCredentials => {
+            Some(HeaderValue::from_static("Bearer realm=\"greenroom\", error=\"invalid_token\""))
+        }
+        Code::MissingScope => {
+            let scope = error.details.get("scope").and_then(|scope| scope.as_str()).unwrap_or_default();
+            let text = format!("Bearer realm=\"greenroom\", error=\"insufficient_scope\", scope=\"{scope}\"");
+            HeaderValue::from_str(&text).ok()
+        }
+        _ => None,
     }
 }
 

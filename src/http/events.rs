@@ -35,7 +35,7 @@ pub(super) async fn events(
     let filter = Filter { types: params.types(), turn: None, raw: params.flag("raw")?.unwrap_or(false) };
     let subscription = api.gateway.subscribe(&who, &key, from, filter).await?;
     let prime = if from == From::Now { Prime::FromHello } else { Prime::No };
-    Ok(sse::response(follow(subscription, key, &api.stopping), api.config.stream.heartbeat.0, prime))
+    Ok(sse::response(follow(subscription, key), api.config.stream.heartbeat.0, prime))
 }
 
 /// `Last-Event-ID` wins over `after`: a browser comes back to the same URL with the newer of the two.

@@ -24,6 +24,10 @@ use crate::{
     error::{ApiError, Code},
 };
 
+/// Headers of answers that a page of another origin may read.
+const EXPOSED: &str = "allow, location, ratelimit-limit, ratelimit-policy, ratelimit-remaining, ratelimit-reset, \
+                       retry-after, www-authenticate, x-request-id";
+
 /// The rules, from `[server]` and the address that is bound.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -57,8 +61,8 @@ impl Allowed {
         let host = host_of(authority).to_ascii_lowercase();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address = bare.parse::<IpAddr>().ok();
-        host == "localhost"
-            || address.is_some_and(|ip| ip.is_loopback() || (ip == self.bound && !ip.is_unspecified()))
+        is_loopback_host(authority)
+            || address.is_some_and(|ip| ip == self.bound && !ip.is_unspecified())
             || self.hosts.contains(&host)
     }
 
@@ -83,6 +87,13 @@ impl Allowed {
             }
         }
     }
+}
+
+/// True for the names of this machine.
+pub(super) fn is_loopback_host(authority: &str) -> bool {
+    let host = host_of(authority).to_ascii_lowercase();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The host of `host[:port]`; an IPv6 address keeps its brackets.
@@ -119,7 +130,7 @@ pub async fn guard(
         answer.insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"));
         answer.insert_header((
             ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, last-event-id, prefer, x-request-id",
+            "authorization, content-type, idempotency-key, last-event-id, prefer, x-request-id, x-session-key",
         ));
         answer.insert_header((ACCESS_CONTROL_MAX_AGE, "600"));
         request.into_response(answer.finish())
@@ -128,9 +139,13 @@ pub async fn guard(
     };
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers
-        .insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("allow, location, retry-after, x-request-id"));
-    headers.insert(VARY, HeaderValue::from_static("origin"));
+    // No `Access-Control-Allow-Credentials`: pages of other origins call with a token of their own, never with the login
+    // of this one.
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(
+        VARY,
+        HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"),
+    );
     Ok(response)
 }
 

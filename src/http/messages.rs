@@ -94,7 +94,7 @@ async fn stream_turn(
     let from = From::After(outcome.seq.saturating_sub(1));
     let filter = Filter { turn: Some(outcome.turn.id), ..Filter::default() };
     let subscription = api.gateway.subscribe(who, key, from, filter).await?;
-    Ok(sse::response(follow(subscription, key.clone(), &api.stopping), api.config.stream.heartbeat.0, sse::Prime::No))
+    Ok(sse::response(follow(subscription, key.clone()), api.config.stream.heartbeat.0, sse::Prime::No))
 }
 
 /// The end of the turn, or where it stands when time is up.

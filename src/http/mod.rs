@@ -4,10 +4,12 @@
 //! [`Gateway`]. Layers from outside: [`boundary`] (request id, envelope, panics), [`guard`] (host, origin), routes.
 
 mod agents;
+mod audit;
 mod body;
 mod boundary;
 mod caller;
 mod choices;
+mod cookie;
 mod errors;
 mod events;
 mod follow;
@@ -15,6 +17,7 @@ mod guard;
 mod handover;
 mod idempotency;
 mod list;
+mod login;
 mod messages;
 mod params;
 mod path;
@@ -27,12 +30,11 @@ mod turns;
 use std::{net::SocketAddr, sync::Arc};
 
 use actix_web::{HttpRequest, web};
-use tokio_util::sync::CancellationToken;
 
 pub use self::{
     body::decode_value,
     boundary::{RequestId, boundary},
-    caller::{Reader, require},
+    caller::{Knocking, require},
     errors::no_route,
     follow::follow,
     guard::{Allowed, guard},
@@ -52,15 +54,13 @@ pub struct Api {
     pub config: Arc<Config>,
     /// Hosts and origins.
     pub allowed: Allowed,
-    /// Fires when the server stops and the gateway has ended its streams: sockets close.
-    pub stopping: CancellationToken,
 }
 
 impl Api {
     /// What handlers of a server bound to `bound` hold.
     #[must_use]
-    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr, stopping: CancellationToken) -> Self {
-        Self { gateway, allowed: Allowed::new(&config.server, bound), config, stopping }
+    pub fn new(gateway: Gateway, config: Arc<Config>, bound: SocketAddr) -> Self {
+        Self { gateway, allowed: Allowed::new(&config.server, bound), config }
     }
 
     /// The one of this request.
@@ -80,6 +80,11 @@ pub fn configure(app: &mut web::ServiceConfig) {
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
     At::new("/v1/me").get(server::me).add(app);
+    At::new("/v1/me/tokens").get(login::list).post(login::create).add(app);
+    At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
+    At::new("/v1/login").post(login::log_in).add(app);
+    At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
 

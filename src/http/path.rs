@@ -10,7 +10,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload};
 
 use crate::{
     error::{ApiError, Code},
-    ids::{ChoiceId, MessageId, SessionKey, TurnId},
+    ids::{ChoiceId, MessageId, SessionKey, TokenId, TurnId},
 };
 
 /// The session key of a path.
@@ -20,6 +20,10 @@ pub struct Key(pub SessionKey);
 /// The session key and the id under it.
 #[derive(Debug, Clone)]
 pub struct Under<T>(pub SessionKey, pub T);
+
+/// The id of something that belongs to no session.
+#[derive(Debug, Clone)]
+pub struct Id<T>(pub T);
 
 /// Something that has an id.
 pub trait Named: FromStr {
@@ -51,6 +55,7 @@ named! {
     TurnId, TurnNotFound, "turn";
     MessageId, MessageNotFound, "message";
     ChoiceId, ChoiceNotFound, "choice";
+    TokenId, TokenNotFound, "token";
 }
 
 /// Parses a session key.
@@ -72,6 +77,15 @@ impl FromRequest for Key {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(key(segment(request, "key")).map(Self))
+    }
+}
+
+impl<T: Named + 'static> FromRequest for Id<T> {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(T::named(segment(request, "id")).map(Self))
     }
 }
 

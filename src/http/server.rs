@@ -3,8 +3,9 @@
 use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::{Api, RequestId, caller::Reader, params::MAX_WAIT};
+use super::{Api, RequestId, caller::Caller, params::MAX_WAIT};
 use crate::{
+    access::Via,
     error::{ApiError, Code},
     gateway::Readiness,
 };
@@ -42,12 +43,15 @@ fn not_ready(readiness: &Readiness, draining: bool, id: &RequestId) -> Option<Va
 }
 
 /// `GET /v1/me`
-pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Value> {
+pub(super) async fn me(api: web::Data<Api>, Caller(who): Caller) -> web::Json<Value> {
     let config = &api.config;
+    let callers = api.gateway.access().limits.of(&who);
     web::Json(json!({
         "user": who.user,
         "scopes": who.scopes,
-        "mode": "open",
+        "orgs": who.orgs,
+        "token_id": who.via.token(),
+        "mode": if who.via == Via::Open { "open" } else { "token" },
         "version": env!("CARGO_PKG_VERSION"),
         "limits": {
             "max_body": config.limits.max_body.0,
@@ -56,8 +60,17 @@ pub(super) async fn me(api: web::Data<Api>, Reader(who): Reader) -> web::Json<Va
             "max_queue": config.session.max_queue,
             "max_wait_seconds": MAX_WAIT,
             "heartbeat_seconds": config.stream.heartbeat.0.as_secs_f64(),
+            "requests_per_second": limit(callers.requests_per_second),
+            "max_turns": limit(callers.max_turns),
+            "max_streams": limit(callers.max_streams),
+            "max_sessions": limit(callers.max_sessions),
         },
     }))
+}
+
+/// A limit of a caller; null is none.
+fn limit(count: u32) -> Option<u32> {
+    Some(count).filter(|count| *count > 0)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub(super) async fn list(
         busy: params.flag("busy")?,
         owner: params.text("owner"),
         text: params.text("q"),
+        seen_by: None,
     };
     let page = api.gateway.sessions(&who, filter, params.page::<SessionId>()?).await?;
     Ok(web::Json(List::of(page, |session| session.id.to_string())))

@@ -155,13 +155,17 @@ pub enum EndReason {
     StoreUnavailable,
     /// The session failed inside: come back with the cursor.
     SessionFailed,
+    /// The caller's credentials have ended: revoked, expired, logged out.
+    CredentialsRevoked,
+    /// The caller may not see the session any more.
+    AccessLost,
 }
 
 impl EndReason {
     /// True when coming back with the cursor makes sense.
     #[must_use]
     pub const fn retry(self) -> bool {
-        !matches!(self, Self::SessionDeleted)
+        !matches!(self, Self::SessionDeleted | Self::CredentialsRevoked | Self::AccessLost)
     }
 }
 

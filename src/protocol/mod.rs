@@ -3,6 +3,7 @@
 //! Allowed changes: a new variant, a new optional field. Never rename, remove, retype or reuse one: clients and
 //! the event log keep what was written for ever.
 
+pub mod account;
 pub mod choice;
 pub mod command;
 pub mod event;

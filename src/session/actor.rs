@@ -262,10 +262,10 @@ impl Drop for SessionActor {
 impl Handler<Execute> for SessionActor {
     type Result = ResponseFuture<Result<Done, ApiError>>;
 
-    fn handle(&mut self, Execute(command): Execute, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Execute(asker, command): Execute, ctx: &mut Self::Context) -> Self::Result {
         self.touched = Instant::now();
         let (reply, done) = oneshot::channel();
-        self.lane.push(Input::Command(command, reply));
+        self.lane.push(Input::Command(asker, command, reply));
         self.advance(ctx);
         Box::pin(async move {
             let ended =

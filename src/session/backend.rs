@@ -56,6 +56,9 @@ struct Slot {
     /// True while room in the command channel is waited for.
     sending: bool,
     kill: KillOnDrop,
+    opened: bool,
+    /// True once it has said that it cannot start: its end is no news then, and another agent may run the turn already.
+    refused: bool,
     /// True once it was killed: only its end counts from then on.
     dying: bool,
     coalescer: Coalescer,
@@ -218,6 +221,8 @@ impl SessionActor {
             outgoing: VecDeque::new(),
             sending: false,
             kill,
+            opened: false,
+            refused: false,
             dying: false,
             coalescer: Coalescer::new(self.deps.config.stream.flush_interval.0),
             flush_timer: None,
@@ -246,11 +251,14 @@ impl SessionActor {
             (events, batch)
         };
         beside(ctx, take, move |actor, (events, batch), ctx| {
-            let current = actor.backend.slot.as_ref().is_some_and(|slot| slot.generation == generation);
+            let slot = actor.backend.slot.as_ref().filter(|slot| slot.generation == generation);
+            let (current, refused) = (slot.is_some(), slot.is_some_and(|slot| slot.refused));
             if batch.is_empty() {
                 drop(lease);
                 if current {
                     actor.backend.slot = None;
+                }
+                if current && !refused {
                     actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
                 }
             } else if current {
@@ -300,6 +308,14 @@ impl SessionActor {
             // After a kill the turn ends with the agent, not before: `cancelled` must mean that it has stopped.
             if slot.dying && matches!(event, AgentEvent::Ended(_)) {
                 continue;
+            }
+            match &event {
+                AgentEvent::Opened(opened) => {
+                    slot.opened = true;
+                    self.deps.registry.learn(&slot.agent, opened);
+                }
+                AgentEvent::Ended(_) => slot.refused = !slot.opened,
+                _ => {}
             }
             slot.coalescer.push(event, slot.heard, &mut out);
         }

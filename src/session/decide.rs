@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    command::{Command, Done},
+    command::{Asker, Command, Done},
     draft::{Draft, Effect, Ending, changed_of},
     env::Env,
     progress::option_for,
@@ -25,6 +25,24 @@ use crate::{
 };
 
 impl Draft {
+    /// Whether the session may be changed by who asks.
+    ///
+    /// # Errors
+    /// `session_not_found` where it may not be seen, `not_session_owner` where it may.
+    pub fn admits(&self, asker: &Asker, command: &Command) -> Result<(), ApiError> {
+        let (Asker::User(who), Some(state)) = (asker, &self.state) else { return Ok(()) };
+        let snapshot = &state.record.snapshot;
+        match command {
+            // These make a session, and say themselves that there is one.
+            Command::Create { .. } | Command::Ensure { .. } => Ok(()),
+            _ if who.may_write(snapshot) => Ok(()),
+            _ if who.may_see(snapshot) => {
+                Err(ApiError::new(Code::NotSessionOwner, "the session belongs to somebody else"))
+            }
+            _ => Err(no_session()),
+        }
+    }
+
     /// Decides one command.
     ///
     /// # Errors

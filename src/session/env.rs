@@ -1,6 +1,6 @@
 //! What decisions get from outside: the time, new ids, what agents can do, settings. So the decisions stay pure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub choice_timeout: Duration,
     /// What it gets then.
     pub on_timeout: TimeoutOutcome,
+    /// The agents that take the turns of others which cannot be started.
+    pub fallbacks: BTreeMap<String, String>,
     /// How often a turn that a crash cut off is run again.
     pub retry_interrupted: u32,
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     SessionActor,
     actor::beside,
-    command::{Command, Done},
+    command::{Asker, Command, Done},
     draft::Draft,
     env::{Env, RandomIds},
     messages::Fate,
@@ -41,7 +41,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug)]
 pub(super) enum Input {
     /// A client asks.
-    Command(Command, oneshot::Sender<Result<Done, ApiError>>),
+    Command(Asker, Command, oneshot::Sender<Result<Done, ApiError>>),
     /// The agent tells.
     Agent(AgentEvent),
     /// The agent is gone.
@@ -111,11 +111,11 @@ impl SessionActor {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
                 // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
-                Input::Command(Command::Delete { .. }, _) if !draft.is_empty() => {
+                Input::Command(_, Command::Delete { .. }, _) if !draft.is_empty() => {
                     self.lane.inbox.push_front(input);
                     break;
                 }
-                Input::Command(command, reply) => match self.decide(&mut draft, &mut env, &command) {
+                Input::Command(asker, command, reply) => match self.decide(&mut draft, &mut env, &asker, &command) {
                     Ok(done) => replies.push((reply, done)),
                     Err(refusal) => drop(reply.send(Err(refusal))),
                 },
@@ -179,7 +179,14 @@ impl SessionActor {
         });
     }
 
-    fn decide(&mut self, draft: &mut Draft, env: &mut Env<'_>, command: &Command) -> Result<Done, ApiError> {
+    fn decide(
+        &mut self,
+        draft: &mut Draft,
+        env: &mut Env<'_>,
+        asker: &Asker,
+        command: &Command,
+    ) -> Result<Done, ApiError> {
+        draft.admits(asker, command)?;
         let once = match command {
             Command::Enqueue(message) => message.once.as_ref(),
             Command::Create { once, .. } => once.as_ref(),

@@ -6,7 +6,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use super::{
-    command::{Command, Done},
+    command::{Asker, Command, Done},
     outbox::Outbox,
     state::State,
 };
@@ -20,7 +20,7 @@ use crate::{
 /// Decide a command; the answer comes after the commit.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Done, ApiError>")]
-pub struct Execute(pub Command);
+pub struct Execute(pub Asker, pub Command);
 
 /// Follow the session. One message: the snapshot, the cursor and the place in the live stream belong together.
 #[derive(Debug, Message)]

@@ -18,6 +18,7 @@ pub mod command;
 mod decide;
 pub mod draft;
 pub mod env;
+mod fallback;
 mod handover;
 mod lane;
 pub mod messages;

@@ -125,6 +125,9 @@ impl Draft {
     }
 
     fn agent_ended(&mut self, env: &mut Env<'_>, outcome: Outcome) {
+        if self.fall_back(env, &outcome) {
+            return;
+        }
         let Some(running) = self.running() else { return };
         if std::mem::take(&mut running.redirecting) && outcome == Outcome::Cancelled && running.stop.is_none() {
             return self.go_on(env);

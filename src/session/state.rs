@@ -91,6 +91,8 @@ pub struct Running {
     pub usage: Usage,
     /// What of it belongs to prompts of this turn that are over: the agent counts from the last one. Memory only.
     pub spent: Usage,
+    /// Agents that could not be started for it. Memory only.
+    pub unavailable: Vec<String>,
     /// True while the agent is being stopped at a tool boundary to take a steered text. Memory only.
     pub redirecting: bool,
 }
@@ -221,6 +223,7 @@ impl Running {
             next_steer: 0,
             usage: Usage::default(),
             spent: Usage::default(),
+            unavailable: Vec::new(),
             redirecting: false,
         }
     }

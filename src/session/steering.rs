@@ -50,6 +50,7 @@ impl Draft {
         env: &mut Env<'_>,
         message: &Enqueue,
         mut record: TurnRecord,
+        owner: String,
     ) -> Result<Accepted, ApiError> {
         let seq = self.last_seq() + 1;
         let Some(running) = self.running() else { return Err(no_session()) };
@@ -68,7 +69,7 @@ impl Draft {
         if started && native {
             self.effects.push(Effect::Steer(number, message.text.clone()));
         }
-        Ok(Accepted { turn, position: 0, steered: true, seq })
+        Ok(Accepted { turn, position: 0, steered: true, seq, owner })
     }
 
     /// Gives the agent what was offered while it was starting.
@@ -157,7 +158,8 @@ pub(super) fn prompt(state: &State) -> Option<Prompt> {
         text: turn.turn.text.clone(),
         attachments: Arc::clone(&turn.attachments),
         model: turn.turn.model.clone(),
-        mode: turn.mode.clone().or_else(|| session.mode.clone()),
+        // The session's mode belongs to the session's agent.
+        mode: turn.mode.clone().or_else(|| session.mode.clone().filter(|_| turn.turn.agent == session.agent)),
         permission_mode: turn.permission_mode.clone().unwrap_or_else(|| session.permission_mode.clone()),
     })
 }

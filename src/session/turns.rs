@@ -67,8 +67,9 @@ impl Draft {
         }
         let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
+        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record);
+            return self.offer(env, message, record, owner);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -84,7 +85,13 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+        Ok(Accepted {
+            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
+            position,
+            steered: false,
+            seq,
+            owner,
+        })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.

@@ -91,6 +91,20 @@ impl Target {
     /// Makes sure that nobody else works on the same SQLite file for as long as the answer lives. Postgres is made to
     /// be shared.
     pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
+        let in_use = |path: &Path| {
+            StoreError::Setup(format!(
+                "{}: another server is using this database; stop it first, or give this one another --database",
+                path.display()
+            ))
+        };
+        match (&self.place, self.try_lock()?) {
+            (Place::Sqlite(path), None) => Err(in_use(path)),
+            (_, lock) => Ok(lock),
+        }
+    }
+
+    /// The lock of [`Self::lock`] where it is free.
+    pub(super) fn try_lock(&self) -> Result<Option<File>, StoreError> {
         let Place::Sqlite(path) = &self.place else { return Ok(None) };
         let mut name = path.clone().into_os_string();
         name.push(".lock");
@@ -99,10 +113,7 @@ impl Target {
         let file = file.map_err(|error| failed(error.to_string()))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Setup(format!(
-                "{}: another server is using this database; stop it first, or give this one another --database",
-                path.display()
-            ))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error.to_string())),
         }
     }

@@ -82,6 +82,8 @@ statement! {
     /// What changes in `turns` while a turn goes its way.
     AdvanceTurn {
         "UPDATE turns SET session_id = " session_id: String => Text,
+        ", agent = " agent: String => Text,
+        ", model = " model: Option<String> => Nullable<Text>,
         ", state = " state: String => Text,
         ", unfinished = " unfinished: bool => Bool,
         ", started_at = " started_at: Option<i64> => Nullable<BigInt>,

@@ -29,6 +29,21 @@ pub(super) fn run(connection: &mut AnyConnection) -> Result<(), StoreError> {
     }
 }
 
+/// Makes sure that the database is up to date, without changing it: a server runs on it.
+pub(super) fn check(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    let pending = match connection {
+        AnyConnection::Sqlite(c) => c.has_pending_migration(SQLITE),
+        AnyConnection::Postgres(c) => c.has_pending_migration(POSTGRES),
+    };
+    match pending {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(StoreError::Setup(
+            "a server of an older version runs on this database; stop it and start this version first".into(),
+        )),
+        Err(error) => Err(StoreError::Setup(format!("the database cannot be read: {error}"))),
+    }
+}
+
 fn up<C, DB>(connection: &mut C, migrations: EmbeddedMigrations) -> Result<(), StoreError>
 where
     DB: diesel::backend::Backend,

@@ -10,7 +10,9 @@
 //! - What was acknowledged is on disk (`durability = "full"`) or at least out of this process (`"normal"`).
 //! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
 
+mod accounts;
 mod append;
+mod audit;
 mod backup;
 mod choices;
 mod codec;
@@ -48,6 +50,8 @@ use tokio::sync::{
     oneshot,
 };
 
+pub use accounts::{AccountChange, Accounts, LoginRecord};
+pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use records::*;
 
@@ -109,13 +113,34 @@ impl Store {
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let target = Target::new(config)?;
         let lock = target.lock()?;
+        Self::start(config, target, lock, true)
+    }
+
+    /// The same beside a server that may run on the database, for small changes of accounts. True when one may run:
+    /// then nothing is migrated.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for a second server.
+    pub fn open_beside(config: &StoreConfig) -> Result<(Self, bool), StoreError> {
+        let target = Target::new(config)?;
+        let lock = target.try_lock()?;
+        let shared = target.is_sqlite() && lock.is_none();
+        let may_run = shared || !target.is_sqlite();
+        Ok((Self::start(config, target, lock, !shared)?, may_run))
+    }
+
+    fn start(config: &StoreConfig, target: Target, lock: Option<File>, migrate: bool) -> Result<Self, StoreError> {
         let setup = |fault: Fault| match StoreError::from(fault) {
             StoreError::Unavailable(cause) | StoreError::Corrupt(cause) | StoreError::Setup(cause) => {
                 StoreError::Setup(format!("the database cannot be opened: {cause}"))
             }
         };
         let mut first = target.connect(Role::Writer).map_err(setup)?;
-        migrate::run(&mut first)?;
+        if migrate {
+            migrate::run(&mut first)?;
+        } else {
+            migrate::check(&mut first)?;
+        }
         let mut first = Some(first);
         let writers = if target.is_sqlite() { 1 } else { config.writers.max(1) };
         let (mut senders, mut threads, mut health) = (Vec::new(), Vec::new(), Vec::new());

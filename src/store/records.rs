@@ -49,7 +49,7 @@ pub struct TurnRecord {
 pub enum TurnWrite {
     /// A new turn, whole.
     Insert(Box<TurnRecord>),
-    /// What changes on its way: state, times, error, reason, summary, usage, rank, `first_seq`, `steers`.
+    /// What changes on its way: agent, model, state, times, error, reason, summary, usage, rank, `first_seq`, `steers`.
     Update(Box<TurnRecord>),
     /// Another text, while it waits.
     Text(TurnId, String),
@@ -226,6 +226,26 @@ pub struct Paged<T> {
     pub has_more: bool,
 }
 
+/// Who looks at a list of sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Viewer {
+    /// The user.
+    pub user: String,
+    /// Its organisations.
+    pub orgs: Vec<String>,
+}
+
+/// How much of the server a user takes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Its sessions that are not archived.
+    pub sessions: i64,
+    /// Those of them, but for one, with a turn that runs or waits.
+    pub busy_elsewhere: i64,
+    /// True when that one exists, whoever owns it.
+    pub exists: bool,
+}
+
 /// Which sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SessionFilter {
@@ -237,6 +257,8 @@ pub struct SessionFilter {
     pub busy: Option<bool>,
     /// Of this owner.
     pub owner: Option<String>,
+    /// Those that this user may see beside its own: public ones, and those of its organisations. None sees all.
+    pub seen_by: Option<Viewer>,
     /// Whose title or key contains this text, whatever its case (ASCII).
     pub text: Option<String>,
 }

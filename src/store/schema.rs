@@ -167,6 +167,76 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    users (name) {
+        name -> Text,
+        id -> Text,
+        disabled -> Bool,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    tokens (id) {
+        id -> Text,
+        user_name -> Text,
+        hash -> Text,
+        made_with -> Nullable<Text>,
+        label -> Nullable<Text>,
+        scopes -> Text,
+        created_at -> BigInt,
+        expires_at -> Nullable<BigInt>,
+        last_used_at -> Nullable<BigInt>,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    logins (hash) {
+        hash -> Text,
+        token_id -> Text,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    orgs (name) {
+        name -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    org_members (org, user_name) {
+        org -> Text,
+        user_name -> Text,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    account_state (id) {
+        id -> Integer,
+        version -> BigInt,
+        seen -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit (id) {
+        id -> Text,
+        at -> BigInt,
+        actor -> Text,
+        token_id -> Nullable<Text>,
+        action -> Text,
+        session_key -> Nullable<Text>,
+        owner -> Text,
+        detail -> Text,
+        ip -> Nullable<Text>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     logs,
     sessions,

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::{
-    Page, Paged, SessionFilter, SessionRecord, Store, StoreError,
+    Page, Paged, SessionFilter, SessionRecord, Share, Store, StoreError,
     codec::{from_json, from_name, optional_text, parse, signed, text, to_json, to_name, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
@@ -211,6 +211,12 @@ fn list(connection: &mut AnyConnection, filter: &SessionFilter, page: &Page) -> 
     if let Some(owner) = &filter.owner {
         query = query.filter(sessions::owner.eq(owner));
     }
+    if let Some(viewer) = &filter.seen_by {
+        let name = |visibility: Visibility| visibility.as_str().to_owned();
+        let of_org = sessions::visibility.eq(name(Visibility::Org)).and(sessions::org_id.eq_any(viewer.orgs.clone()));
+        let own = sessions::owner.eq(text(&viewer.user));
+        query = query.filter(own.or(sessions::visibility.eq(name(Visibility::Public))).or(of_org.assume_not_null()));
+    }
     if let Some(part) = &filter.text {
         let pattern = pattern(part);
         let title = lower(sessions::title).like(pattern.clone()).escape('\\');
@@ -252,6 +258,28 @@ impl Store {
     pub async fn session_by_id(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         let id = id.to_string();
         self.read(move |connection| by_id(connection, &id)).await
+    }
+
+    /// How much of the server a user takes up, beside the session of `key`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn share_of(&self, user: &str, key: Option<&SessionKey>) -> Result<Share, StoreError> {
+        let (user, key) = (text(user), key.map(ToString::to_string).unwrap_or_default());
+        self.read(move |connection| {
+            let own = || {
+                let present = sessions::table.filter(sessions::is_current).filter(sessions::archived.eq(false));
+                present.filter(sessions::owner.eq(&user))
+            };
+            let busy = own().filter(sessions::busy).filter(sessions::key.ne(&key));
+            let present = sessions::table.filter(sessions::is_current).filter(sessions::key.eq(&key));
+            Ok(Share {
+                sessions: own().count().get_result(connection)?,
+                busy_elsewhere: busy.count().get_result(connection)?,
+                exists: present.count().get_result::<i64>(connection)? > 0,
+            })
+        })
+        .await
     }
 
     /// A page of the present conversations of all keys, in the order of their ids, which are the cursors.

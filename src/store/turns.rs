@@ -128,6 +128,9 @@ fn advance(key: &SessionKey, record: &TurnRecord) -> Result<AdvanceTurn, Fault> 
     Ok(AdvanceTurn {
         // A reset may have come while it waited.
         session_id: record.conversation.to_string(),
+        // Another agent may have taken its place.
+        agent: text(&t.agent),
+        model: optional_text(t.model.as_ref()),
         state: t.state.as_str().into(),
         unfinished: !t.state.is_terminal(),
         started_at: t.started_at.map(|at| at.0),

@@ -14,14 +14,19 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Append, Claimed, IdempotencyRecord, StoreError, append,
+    AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts, append, audit,
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
     health::Health,
     intake::{Intake, MAX_BATCH},
     ledger, merge,
 };
-use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
+use crate::{
+    agents::ProcessRecord,
+    ids::{SessionKey, TokenId},
+    protocol::account::AuditEntry,
+    timestamp::Timestamp,
+};
 
 /// How often a batch is tried that finds the database busy or its connection gone.
 const ATTEMPTS: u32 = 5;
@@ -37,6 +42,10 @@ pub(super) enum Write {
     SweepIdempotency(Timestamp),
     ProcessStarted(ProcessRecord),
     ProcessEnded(i32),
+    Account(Box<(AccountChange, Option<AuditEntry>)>),
+    AccountsSeen(i64),
+    TokensUsed(Vec<(TokenId, Timestamp)>),
+    Audit(Vec<AuditEntry>),
 }
 
 impl Write {
@@ -45,7 +54,14 @@ impl Write {
         match self {
             Self::Claim(key) => Some(key),
             Self::Append(append) => Some(&append.key),
-            Self::RememberCall(_) | Self::SweepIdempotency(_) | Self::ProcessStarted(_) | Self::ProcessEnded(_) => None,
+            Self::RememberCall(_)
+            | Self::SweepIdempotency(_)
+            | Self::ProcessStarted(_)
+            | Self::ProcessEnded(_)
+            | Self::Account(_)
+            | Self::AccountsSeen(_)
+            | Self::TokensUsed(_)
+            | Self::Audit(_) => None,
         }
     }
 }
@@ -55,8 +71,13 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) => false,
-            Self::Claim(_) | Self::RememberCall(_) | Self::ProcessStarted(_) | Self::ProcessEnded(_) => true,
+            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) => false,
+            Self::Claim(_)
+            | Self::RememberCall(_)
+            | Self::ProcessStarted(_)
+            | Self::ProcessEnded(_)
+            | Self::Account(_)
+            | Self::AccountsSeen(_) => true,
         }
     }
 }
@@ -280,6 +301,12 @@ pub(super) fn one(connection: &mut AnyConnection, write: &Write) -> Result<Reply
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
         Write::ProcessStarted(process) => ledger::start(connection, process).map(|()| Reply::Done),
         Write::ProcessEnded(pgid) => ledger::end(connection, *pgid).map(|()| Reply::Done),
+        Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
+        Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
+        Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
+        Write::Audit(entries) => {
+            entries.iter().try_for_each(|entry| audit::insert(connection, entry)).map(|()| Reply::Done)
+        }
     }
 }
 

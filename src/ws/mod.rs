@@ -7,7 +7,8 @@
 //!
 //! Close codes: 1000 answers the client's close, 1001 the server stops (come back), 1002 not WebSocket, 1003 a binary
 //! frame, 1007 text that is not UTF-8, 1008 policy (too many bad frames in a row), 1009 a message over
-//! `limits.max_frame`, 1013 too slow or too many (come back with the cursor), 4004 no such session.
+//! `limits.max_frame`, 1013 too slow or too many (come back with the cursor), 4001 wrong credentials, or revoked ones,
+//! 4004 no such session.
 
 mod frames;
 mod ops;
@@ -25,11 +26,11 @@ use self::{ops::Op, socket::Socket};
 use crate::{
     error::{ApiError, Code},
     gateway::{Filter, From, Principal},
-    http::{Api, Key, Params, Reader, RequestId},
+    http::{Api, Key, Knocking, Params, RequestId},
     ids::SessionKey,
 };
 
-/// The subprotocol that is chosen where it is offered.
+/// The subprotocol that is chosen where it is offered. One that carries a token is never chosen, and so never told.
 const PROTOCOL: &str = "greenroom.v1";
 
 /// `GET /v1/ws`: many sessions.
@@ -39,7 +40,7 @@ const PROTOCOL: &str = "greenroom.v1";
 pub async fn socket(
     request: HttpRequest,
     api: Data<Api>,
-    Reader(who): Reader,
+    Knocking(who): Knocking,
     id: RequestId,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
@@ -54,7 +55,7 @@ pub async fn socket(
 pub async fn session_socket(
     request: HttpRequest,
     api: Data<Api>,
-    Reader(who): Reader,
+    Knocking(who): Knocking,
     Key(session): Key,
     id: RequestId,
     params: Params,
@@ -69,14 +70,21 @@ pub async fn session_socket(
 /// What a connection begins with.
 struct Opening {
     api: Data<Api>,
-    who: Principal,
+    /// The caller; or why the connection is closed with 4001 as soon as it is open.
+    who: Result<Principal, ApiError>,
     id: RequestId,
     /// The session of the path, with the subscription to it.
     first: Option<(SessionKey, Op)>,
 }
 
 fn upgrade(request: &HttpRequest, opening: Opening, payload: web::Payload) -> Result<HttpResponse, ApiError> {
-    let mut response = handshake_with_protocols(request, &[PROTOCOL]).map_err(|error| no_handshake(&error))?;
+    let handshake = handshake_with_protocols(request, &[PROTOCOL]).map_err(|error| no_handshake(&error));
+    let mut response = match (&opening.who, handshake) {
+        // Wrong credentials are told by a close code, because browsers show a page nothing of a refused handshake.
+        (Err(error), Ok(response)) if error.code.status() == 401 => response,
+        (Err(error), _) => return Err(error.clone()),
+        (Ok(_), handshake) => handshake?,
+    };
     // The context's own reader gets nothing: `Socket` reads the payload by `Frames`.
     let nothing = futures_util::stream::pending::<Result<Bytes, PayloadError>>();
     Ok(response.streaming(WebsocketContext::create(Socket::new(opening, payload), nothing)))

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::{ApiError, Code},
-    gateway::{Filter, From, Gateway, Idempotency, Principal, Scope, Subscription},
+    gateway::{Filter, From, Gateway, Idempotency, Lease, Principal, Scope, Subscription},
     http::{Named, abort_json, accepted_json, decode_value, message_once, parse_key, require},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{ChoiceAnswer, ResolvedBy, SendMessage},
@@ -40,8 +40,8 @@ pub(super) enum Op {
 pub(super) enum Done {
     /// The `result` of the reply.
     Result(Value),
-    /// A stream to show.
-    Subscribed(SessionKey, Subscription),
+    /// A stream to show, and the right to.
+    Subscribed(SessionKey, (Subscription, Lease)),
     /// A stream to drop.
     Unsubscribed(SessionKey),
 }

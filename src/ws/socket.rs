@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
-    gateway::{Item, Principal, Subscription},
+    gateway::{Item, Lease, Principal, Subscription},
     http::{Api, RequestId, follow},
     ids::SessionKey,
     protocol::frame::{EndReason, ping},
@@ -40,11 +40,13 @@ type Context = WebsocketContext<Socket>;
 
 /// The close code for private use that means: no such session.
 const NO_SESSION: u16 = 4004;
+/// The close code for private use that means: credentials are missing, wrong, or have ended.
+const BAD_CREDENTIALS: CloseCode = CloseCode::Other(4001);
 
 /// One connection.
 pub(super) struct Socket {
     api: Data<Api>,
-    who: Principal,
+    who: Result<Principal, ApiError>,
     id: RequestId,
     /// The session of the path; ops that name none mean it, and its end ends the connection.
     own: Option<SessionKey>,
@@ -171,8 +173,13 @@ impl Socket {
     }
 
     fn begin(&mut self, id: Option<Value>, op: Op, ctx: &mut Context) {
+        let who = match self.caller() {
+            Ok(who) => who,
+            Err(error) if error.code.status() == 401 => return self.close(BAD_CREDENTIALS, error.code.as_str(), ctx),
+            Err(error) => return self.finish(id, Err(error), ctx),
+        };
         self.busy = true;
-        let (api, who) = (self.api.clone(), self.who.clone());
+        let api = self.api.clone();
         let done = async move { ops::run(&api.gateway, &who, op).await };
         ctx.spawn(done.into_actor(self).map(move |done, socket, ctx| {
             socket.busy = false;
@@ -180,6 +187,14 @@ impl Socket {
             socket.next(ctx);
             socket.pause(ctx);
         }));
+    }
+
+    /// The caller as its credentials allow now; each op counts as a request.
+    fn caller(&self) -> Result<Principal, ApiError> {
+        let access = self.api.gateway.access();
+        let who = access.renew(self.who.as_ref().map_err(Clone::clone)?)?;
+        access.limits.request(&who).map_or(Ok(()), |(_, counted)| counted)?;
+        Ok(who)
     }
 
     fn finish(&mut self, id: Option<Value>, done: Result<Done, ApiError>, ctx: &mut Context) {
@@ -214,10 +229,10 @@ impl Socket {
     }
 
     /// Shows a subscription in place of an earlier one to the same session.
-    fn show(&mut self, session: SessionKey, subscription: Subscription, ctx: &mut Context) {
+    fn show(&mut self, session: SessionKey, subscription: (Subscription, Lease), ctx: &mut Context) {
         self.count += 1;
         let number = self.count;
-        let items = follow(subscription, session.clone(), &self.api.stopping).map(Some).chain(once(ready(None)));
+        let items = follow(subscription, session.clone()).map(Some).chain(once(ready(None)));
         let key = session.clone();
         let pieces = items.map(move |item| Piece { session: key.clone(), number, item });
         let handle = ctx.add_stream(Box::pin(pieces));
@@ -273,6 +288,8 @@ fn farewell(reason: Option<EndReason>) -> (CloseCode, &'static str) {
     match reason {
         Some(EndReason::ShuttingDown) => (CloseCode::Away, "shutting_down"),
         Some(EndReason::TooSlow) => (CloseCode::Again, "too_slow"),
+        Some(EndReason::CredentialsRevoked) => (BAD_CREDENTIALS, "credentials_revoked"),
+        Some(EndReason::AccessLost) => (CloseCode::Other(NO_SESSION), "access_lost"),
         Some(EndReason::SessionDeleted) => (CloseCode::Other(NO_SESSION), "session_deleted"),
         Some(EndReason::StoreUnavailable) => (CloseCode::Again, "store_unavailable"),
         Some(EndReason::SessionFailed) | None => (CloseCode::Again, "session_failed"),
@@ -283,6 +300,12 @@ impl Actor for Socket {
     type Context = Context;
 
     fn started(&mut self, ctx: &mut Context) {
+        let access = self.api.gateway.access();
+        let lease = self.who.clone().and_then(|who| access.lease(&who, None));
+        let lease = match lease {
+            Ok(lease) => lease,
+            Err(error) => return self.close(BAD_CREDENTIALS, error.code.as_str(), ctx),
+        };
         if let Some(payload) = self.payload.take() {
             let max = self.api.config.limits.max_frame.bytes();
             ctx.add_stream(Frames::new(payload, max, self.gate.clone()));
@@ -294,8 +317,10 @@ impl Actor for Socket {
             }
         });
         self.watch(ctx);
-        let stopping = self.api.stopping.clone().cancelled_owned();
-        ctx.spawn(stopping.into_actor(self).map(|(), socket, ctx| {
+        ctx.spawn(async move { lease.ended().await }.into_actor(self).map(|reason, socket, ctx| {
+            if reason == EndReason::CredentialsRevoked {
+                return socket.close(BAD_CREDENTIALS, "credentials_revoked", ctx);
+            }
             socket.stopping = true;
             socket.stop_when_idle(ctx);
         }));
@@ -370,6 +395,7 @@ mod tests {
             (Code::TooManySessions, 1013),
             (Code::StoreUnavailable, 1013),
             (Code::NotSessionOwner, 1008),
+            (Code::RateLimited, 1013),
         ] {
             assert_eq!(u16::from(refusal(code)), expected, "{code:?}");
         }

@@ -289,19 +289,27 @@ async fn a_text_in_a_stopped_turn_is_taken_back() {
 }
 
 #[tokio::test]
-async fn turns_of_the_agents_own_do_not_show() {
-    let (mut client, _) = Fake::new(json!({})).open().await;
+async fn turns_of_the_agents_own_do_not_show_and_their_questions_are_refused() {
+    let fake = Fake::new(json!({}));
+    let (mut client, _) = fake.open().await;
     let hidden = json!({"told": {"type": "result", "is_error": true, "result": "hidden", "user_message_uuids": []}});
-    let question = json!({"told": {"type": "control_request", "request_id": "late", "request":
-        {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}}}});
-    let (events, outcome) = client.play(json!([{"say": "seen"}, hidden])).await;
+    let over = json!({"told": {"type": "result", "is_error": false, "result": "hidden"}});
+    let said = json!({"type": "assistant", "message": {"id": "h", "content": [{"type": "text", "text": "hidden"}]}});
+    let question = json!({"type": "control_request", "request_id": "late",
+        "request": {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}}});
+    let (events, outcome) =
+        client.play(json!([hidden, over, {"say": "seen"}, {"late": said}, {"late": question}])).await;
     assert_eq!((text(&events).as_str(), outcome), ("seen", COMPLETED));
-    // A result without a line of ours, then the real one; a question after that is not put to anybody.
-    let over = json!({"told": {"type": "result", "is_error": false, "result": "x"}});
-    let (events, _) = client.play(json!([over, {"say": "still"}])).await;
-    assert_eq!(text(&events), "still");
-    let (events, _) = client.play(json!([{"say": "x"}, {"result": null}, question])).await;
-    assert!(!events.is_empty());
+    eventually("the question is refused", || {
+        fake.log().iter().any(|line| {
+            let response = &line["response"];
+            response["request_id"] == "late" && response["response"]["behavior"] == "deny"
+        })
+    })
+    .await;
+    let (events, _) = client.play(json!([{"say": "next"}])).await;
+    assert_eq!(text(&events), "next");
+    assert!(!events.iter().any(|event| matches!(event, AgentEvent::ChoiceAsked(_))), "{events:?}");
     client.close().await;
 }
 

@@ -46,8 +46,9 @@ impl Server {
 
     /// What it was answered, by the id of its request.
     fn answer(&self, id: Value) -> Value {
-        let answers = self.0.log().into_iter().filter(|message| message.get("method").is_none() && message["id"] == id);
-        answers.last().unwrap_or_else(|| panic!("no answer to {id}"))
+        let mut answers =
+            self.0.log().into_iter().filter(|message| message.get("method").is_none() && message["id"] == id);
+        answers.next_back().unwrap_or_else(|| panic!("no answer to {id}"))
     }
 }
 

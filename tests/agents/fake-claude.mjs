@@ -90,6 +90,7 @@ async function turn({ uuid, text }) {
   let result = { is_error: false, subtype: 'success', stop_reason: 'end_turn', terminal_reason: 'completed', result: 'whole' };
   for (const step of script) {
     const [[name, argument]] = Object.entries(step);
+    if (name === 'late') continue;
     if (name === 'result') result = argument && { ...result, ...argument };
     else await steps[name](argument);
   }
@@ -98,6 +99,8 @@ async function turn({ uuid, text }) {
   if (result) await send({ ...result, ...lines, session_id: result.session_id ?? session, type: 'result' });
   session = result?.session_id ?? session;
   await lifecycle(uuid, running.stopped ? 'cancelled' : 'completed');
+  // What it does after the turn.
+  for (const { late } of script.filter((step) => step.late)) await send(late);
   running = null;
   next();
 }

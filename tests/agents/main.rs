@@ -12,6 +12,8 @@ mod harness;
 mod lifecycle;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
+mod opencode;
+mod opencode_real;
 mod pi;
 mod process;
 mod real;

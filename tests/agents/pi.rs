@@ -245,7 +245,9 @@ async fn what_fails_says_so_and_pi_stays() {
 #[tokio::test]
 async fn without_credentials_it_is_unavailable() {
     let mock = MockLlm::start();
-    let rig = Rig::real(&mock);
+    let mut rig = Rig::real(&mock);
+    // Without the provider that it is told to use.
+    rig.config.command.truncate(1);
     std::fs::remove_file(rig.home.path().join(".pi/agent/models.json")).unwrap();
     let mut client = rig.start();
     let message = failure(&client.turn().await.1, "agent_unavailable");

@@ -15,7 +15,7 @@ fn backup(server: &TestGateway, to: &std::path::Path) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_accepted_before_a_backup_is_in_it_and_runs_from_it() {
-    let server = TestGateway::start();
+    let server = TestGateway::on_sqlite(&[]);
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.db");
     server.message("runs", text(&script(&json!({"deltas": 5, "hang": true})))).await;
@@ -38,7 +38,7 @@ async fn what_was_accepted_before_a_backup_is_in_it_and_runs_from_it() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8(again.stderr).unwrap().contains("does not replace"));
 
-    let mut restored = TestGateway::start();
+    let mut restored = TestGateway::on_sqlite(&[]);
     restored.kill9();
     for leftover in ["greenroom.db", "greenroom.db-wal", "greenroom.db-shm"] {
         let _ = std::fs::remove_file(restored.data_dir().join(leftover));

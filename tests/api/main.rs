@@ -10,6 +10,7 @@
 mod gateway;
 
 mod access;
+mod agents;
 mod backup;
 mod bad_input;
 mod choices;

@@ -42,6 +42,7 @@ pub enum Op {
     Full(bool),
     Admit,
     Open,
+    Rename,
     Delta(bool),
     ToolStarted(u8),
     ToolFinished(u8),
@@ -106,6 +107,7 @@ impl Machine {
                 default_agent: "quick".into(),
                 choice_timeout: Duration::from_secs(60),
                 on_timeout: TimeoutOutcome::Reject,
+                fallbacks: BTreeMap::new(),
                 retry_interrupted: retries,
             },
             ids: CountedIds(0),
@@ -234,6 +236,11 @@ impl Machine {
         self.decide(|draft, env| draft.agent_event(env, event));
     }
 
+    /// The agent's own id of the conversation, as it would be resumed.
+    pub fn native_id(&self) -> Option<&str> {
+        self.state.as_ref()?.native_ids.values().next().map(String::as_str)
+    }
+
     fn started(&self) -> bool {
         self.running_state() == Some(TurnState::Running)
     }
@@ -284,6 +291,9 @@ impl Machine {
             }
             Op::Open if self.running_state() == Some(TurnState::Starting) && !self.waits => {
                 self.agent(AgentEvent::Opened(Opened { native_id: Some("n1".into()), ..Opened::default() }));
+            }
+            Op::Rename if self.started() => {
+                self.agent(AgentEvent::Opened(Opened { native_id: Some("n2".into()), ..Opened::default() }));
             }
             Op::Delta(text) if self.started() => {
                 self.said += 1;

@@ -24,6 +24,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(Op::Full),
         3 => Just(Op::Admit),
         4 => Just(Op::Open),
+        1 => Just(Op::Rename),
         5 => any::<bool>().prop_map(Op::Delta),
         2 => (0..3u8).prop_map(Op::ToolStarted),
         2 => (0..4u8).prop_map(Op::ToolFinished),
@@ -65,6 +66,19 @@ proptest! {
             machine.check();
         }
     }
+}
+
+#[test]
+fn an_agent_may_give_its_conversation_another_id_in_the_middle_of_a_turn() {
+    let mut machine = Machine::new(0);
+    machine.step(&Op::Send { policy: 0, other_agent: true });
+    machine.step(&Op::Open);
+    assert_eq!(machine.native_id(), Some("n1"));
+    machine.step(&Op::Rename);
+    assert_eq!(machine.native_id(), Some("n2"));
+    machine.check();
+    machine.drain();
+    machine.check();
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod accounts;
 mod build;
 mod lists;
 mod log;
@@ -96,6 +97,9 @@ on_both! {
     lists::messages_around_one,
     lists::turns_are_paged_and_filtered,
     lists::choices_are_listed_by_owner,
+    accounts::tokens_come_back_and_end,
+    accounts::organisations_have_members,
+    accounts::the_audit_is_filtered,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,

@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::{
     driver::Driver,
     permission::{self, allow, deny},
-    tools,
     wire::{self, text},
 };
 use crate::agents::{AgentEvent, Answer, program::Stop};
@@ -25,7 +24,7 @@ impl Driver {
         let asked = self.turn.as_mut().is_some_and(|turn| turn.course.is_running(signs) && !turn.cancelling);
         let reply = match () {
             () if self.settings.grants_now() && by_itself => allow(&input),
-            () if asked => return self.ask_person(id, request, input).await,
+            () if asked => return self.ask_person(id, request).await,
             // A task in the background asks between two turns, or a turn is being stopped.
             () => deny("Nobody can be asked now."),
         };
@@ -33,13 +32,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn ask_person(&mut self, id: String, request: &Value, input: Value) -> Result<(), Stop> {
-        let (call_id, name) = (text(request, "tool_use_id"), text(request, "tool_name"));
-        // The agent adds the plan to the call only here.
-        if input.get("plan").is_some() && !call_id.is_empty() {
-            let card = tools::card(call_id, name, input);
-            self.emit(AgentEvent::ToolStarted(card)).await?;
-        }
+    async fn ask_person(&mut self, id: String, request: &Value) -> Result<(), Stop> {
         let ask = self.pending.ask(&self.instance, id, request);
         self.emit(AgentEvent::ChoiceAsked(ask)).await
     }

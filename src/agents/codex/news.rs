@@ -23,14 +23,7 @@ impl Driver {
         }
         match method {
             "turn/started" => {
-                let id = turn_id(&params);
-                self.active.clone_from(&id);
-                if let Some(turn) = &mut self.turn {
-                    turn.id = turn.id.take().or(id);
-                    if turn.id == self.active {
-                        self.turn_started();
-                    }
-                }
+                self.turn_began(turn_id(&params));
                 Ok(())
             }
             "turn/completed" => {
@@ -129,8 +122,7 @@ impl Driver {
             "reasoning" if ended => self.texts.whole_thought(id, item),
             "agentMessage" | "plan" | "reasoning" => None,
             "contextCompaction" => {
-                let reason =
-                    ended.then_some("the conversation was summarised").unwrap_or("summarises the conversation");
+                let reason = if ended { "the conversation was summarised" } else { "summarises the conversation" };
                 Some(AgentEvent::Status { status: AgentStatus::Working, reason: Some(reason.to_owned()) })
             }
             _ => {

@@ -190,7 +190,9 @@ pub(super) fn models(list: &[Value], current: Option<&str>) -> Vec<BTreeMap<Stri
         Some(entry(id, model.get("displayName").and_then(Value::as_str).unwrap_or(id)))
     });
     let mut models: Vec<_> = listed.collect();
-    if let Some(current) = current.filter(|current| !models.iter().any(|model| model["id"] == **current)) {
+    if let Some(current) =
+        current.filter(|current| !models.iter().any(|model| model.get("id").is_some_and(|id| id == *current)))
+    {
         models.insert(0, entry(current, current));
     }
     models

@@ -24,7 +24,7 @@ pub(super) struct Texts {
     /// Reasoning that came in pieces, its source, and the paragraph that it is in.
     reasoning: HashMap<String, (Source, u64)>,
     /// The item that the last piece belonged to, while nothing has come between.
-    last: Option<String>,
+    last: Option<(DeltaKind, String)>,
 }
 
 impl Texts {
@@ -43,7 +43,9 @@ impl Texts {
         if delta.is_empty() {
             return None;
         }
-        self.begun.insert(item.to_owned());
+        if !self.begun.contains(item) {
+            self.begun.insert(item.to_owned());
+        }
         Some(self.told(DeltaKind::Text, item, delta))
     }
 
@@ -84,11 +86,17 @@ impl Texts {
 
     /// Two messages without anything between are two paragraphs.
     fn told(&mut self, kind: DeltaKind, item: &str, delta: &str) -> AgentEvent {
-        let key = format!("{kind:?} {item}");
-        let same_kind = self.last.as_ref().is_some_and(|last| last.starts_with(&format!("{kind:?} ")));
-        let text =
-            if same_kind && self.last.as_ref() != Some(&key) { format!("\n\n{delta}") } else { delta.to_owned() };
-        self.last = Some(key);
+        let text = match &mut self.last {
+            Some((last, of)) if *last == kind && of == item => delta.to_owned(),
+            Some((last, of)) if *last == kind => {
+                item.clone_into(of);
+                format!("\n\n{delta}")
+            }
+            last => {
+                *last = Some((kind, item.to_owned()));
+                delta.to_owned()
+            }
+        };
         AgentEvent::Delta { kind, text }
     }
 }

@@ -24,6 +24,8 @@ const END_OF_COMMANDS: Duration = Duration::from_secs(5);
 pub(super) struct Turn {
     /// The request that began it.
     request: u64,
+    /// True once the agent has said yes to it.
+    accepted: bool,
     /// The agent's id of it, once that is known.
     pub(super) id: Option<String>,
     /// True once the agent works on it: before, it can neither be interrupted nor steered.
@@ -149,6 +151,7 @@ impl Driver {
             match result {
                 Ok(result) => {
                     let begun = result.get("turn").and_then(|turn| turn.get("id")?.as_str()).map(str::to_owned);
+                    turn.accepted = true;
                     turn.id = begun.or(turn.id.take());
                     // It can have been told before this answer.
                     if turn.id.is_some() && turn.id == self.active {
@@ -178,8 +181,21 @@ impl Driver {
         }
     }
 
+    /// A turn has begun in the agent, ours or one of its own.
+    pub(super) fn turn_began(&mut self, id: Option<String>) {
+        self.active = id;
+        let Some(turn) = &mut self.turn else { return };
+        // A compaction is accepted without an id.
+        if turn.accepted && turn.id.is_none() {
+            turn.id.clone_from(&self.active);
+        }
+        if turn.id.is_some() && turn.id == self.active {
+            self.turn_started();
+        }
+    }
+
     /// The agent works on the turn: what had to wait for that is sent.
-    pub(super) fn turn_started(&mut self) {
+    fn turn_started(&mut self) {
         let Some(turn) = &mut self.turn else { return };
         if std::mem::replace(&mut turn.started, true) {
             return;
@@ -321,7 +337,7 @@ impl Driver {
             let item = field(terminal, "itemId").filter(|item| running.contains(item))?;
             Some((item, field(terminal, "processId")?))
         });
-        for (item, process) in ours.collect::<Vec<_>>() {
+        for (item, process) in ours {
             let params = json!({"threadId": self.thread, "processId": process});
             let ended = match self.call("thread/backgroundTerminals/terminate", &params, left()).await {
                 Ok(ended) => ended.get("terminated").and_then(Value::as_bool) == Some(true),

@@ -199,15 +199,20 @@ fn variable(config: &AgentConfig, name: &str) -> Option<Secret> {
     config.env.get(name).cloned().or_else(|| std::env::var(name).ok().map(Secret::new))
 }
 
-/// The client of one agent. It follows no redirects, because the key would go along, and uses a proxy only where the
-/// agent's own settings ask for one: by `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` in `env`, or by naming one of
-/// them in `pass_env`; `NO_PROXY` is taken in the same way.
-fn client(config: &AgentConfig, tls: bool) -> reqwest::Result<Client> {
+/// No HTTP client can be made before this, not even one for plain addresses.
+pub fn install_tls_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Another part of the program may have installed it first; then that one is used.
         let _installed_before = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// The client of one agent. It follows no redirects, because the key would go along, and uses a proxy only where the
+/// agent's own settings ask for one: by `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` in `env`, or by naming one of
+/// them in `pass_env`; `NO_PROXY` is taken in the same way.
+fn client(config: &AgentConfig, tls: bool) -> reqwest::Result<Client> {
+    install_tls_provider();
     let mut builder = Client::builder()
         .user_agent(concat!("greenroom/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_LIMIT)

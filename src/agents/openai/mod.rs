@@ -10,7 +10,7 @@
 //! `stream_options` goes to all until one refuses it.
 
 mod chunk;
-mod endpoint;
+pub(super) mod endpoint;
 mod failure;
 mod request;
 mod retry;

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use reqwest::{Client, Method, Response, Url, redirect::Policy};
 use serde_json::Value;
 
-use crate::config::Secret;
+use crate::{agents::openai::endpoint::install_tls_provider, config::Secret};
 
 /// The user that the server's password belongs to.
 pub(super) const USER: &str = "opencode";
@@ -31,8 +31,6 @@ impl fmt::Debug for Api {
 /// Why a call failed.
 #[derive(Debug)]
 pub(super) struct ApiError {
-    /// What the server answered; none when it did not.
-    pub(super) status: Option<u16>,
     /// For a person.
     pub(super) message: String,
 }
@@ -44,6 +42,7 @@ impl Api {
     /// For a person, when the address is none or the client cannot be set up.
     pub(super) fn new(address: &str, password: Secret) -> Result<Self, String> {
         let base = Url::parse(address).map_err(|error| format!("{address:?} is no address: {error}"))?;
+        install_tls_provider();
         // Plain HTTP on loopback: no certificates, no proxy, no redirects that the password would follow.
         let client = Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]);
         let client = client.build().map_err(|error| format!("no HTTP client: {error}"))?;
@@ -113,7 +112,7 @@ impl Api {
             if body.is_empty() {
                 return Ok(Value::Null);
             }
-            let malformed = |error| ApiError { status: None, message: format!("{path} got no JSON: {error}") };
+            let malformed = |error| ApiError { message: format!("{path} got no JSON: {error}") };
             serde_json::from_slice(&body).map_err(malformed)
         };
         match limit {
@@ -124,23 +123,20 @@ impl Api {
 }
 
 fn late(limit: Duration) -> ApiError {
-    ApiError { status: None, message: format!("no answer within {limit:?}") }
+    ApiError { message: format!("no answer within {limit:?}") }
 }
 
 fn unreached(error: &reqwest::Error) -> ApiError {
     // The address is our own and says nothing.
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    ApiError {
-        status: None,
-        message: format!("its server cannot be reached: {}", cause.unwrap_or_else(|| error.to_string())),
-    }
+    ApiError { message: format!("its server cannot be reached: {}", cause.unwrap_or_else(|| error.to_string())) }
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| unreached(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(ApiError { status: None, message: format!("an answer is larger than {MAX_BODY} bytes") });
+            return Err(ApiError { message: format!("an answer is larger than {MAX_BODY} bytes") });
         }
         body.extend_from_slice(&chunk);
     }
@@ -155,5 +151,5 @@ async fn refused(response: Response) -> ApiError {
     let message = value.get("data").and_then(|data| data.get("message")).or_else(|| value.get("message"));
     let message = message.and_then(Value::as_str).and_then(|message| message.lines().next()).map(str::to_owned);
     let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).chars().take(200).collect());
-    ApiError { status: Some(status), message: format!("{message} (HTTP {status})") }
+    ApiError { message: format!("{message} (HTTP {status})") }
 }

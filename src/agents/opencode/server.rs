@@ -143,6 +143,22 @@ impl Server {
     }
 }
 
+/// Says that the server is gone in any case, as when the runtime ends: nobody may wait for ever.
+struct Supervised(Arc<Server>);
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.0.close(false);
+        self.0.phase.send_if_modified(|phase| {
+            let lost = !matches!(phase, Phase::Gone(_));
+            if lost {
+                *phase = Phase::Gone(Gone::lost());
+            }
+            lost
+        });
+    }
+}
+
 impl Lease {
     /// The API, once the server is ready.
     pub(super) async fn ready(&mut self) -> Result<Api, Gone> {
@@ -201,6 +217,8 @@ enum End {
 
 /// Runs a server from its start to its end.
 async fn supervise(program: Arc<Program>, ledger: Arc<dyn ProcessLedger>, server: Arc<Server>, linger: Duration) {
+    let server = Supervised(server);
+    let Supervised(server) = &server;
     let started = Instant::now();
     let password = format!("{}{}", uuid::Uuid::now_v7().simple(), uuid::Uuid::now_v7().simple());
     let args = ["serve", "--hostname", "127.0.0.1", "--port", "0"];
@@ -219,7 +237,7 @@ async fn supervise(program: Arc<Program>, ledger: Arc<dyn ProcessLedger>, server
     process.stdin = None;
     let pgid = process.pgid();
     log::debug!(agent = program.name.as_str(), pgid; "opencode server is started");
-    let end = run(&program, &server, &mut process, Secret::new(password), linger).await;
+    let end = run(&program, server, &mut process, Secret::new(password), linger).await;
     server.close(false);
     let stopped = process.stop(STDERR_IN_MESSAGE).await;
     let name = &program.name;

@@ -344,7 +344,7 @@ mod tests {
         let mode = |asked, permission| all.mode_for(asked, Some("build"), permission).map_err(|(code, _)| code);
         let some = |name: &str| Ok(Some(name.to_owned()));
         assert_eq!(mode(None, "default"), some("build"));
-        assert_eq!(all.mode_for(None, None, "default"), some("mine"));
+        assert_eq!(all.mode_for(None, None, "default").unwrap().as_deref(), Some("mine"));
         assert_eq!((mode(None, "plan"), mode(Some("plan"), "default")), (some("plan"), some("plan")));
         assert_eq!(mode(Some("build"), "plan"), Err("invalid_permission_mode"));
         assert_eq!(

@@ -229,6 +229,8 @@ impl Talk {
     pub(super) fn outcome(&self, agent: &str, rejected: bool) -> Outcome {
         let completed = |reason: Option<&str>| Outcome::Completed { reason: reason.map(str::to_owned) };
         match (self.answers.values().next_back(), &self.failure) {
+            // It was stopped because of what went wrong before.
+            (Some(AnswerState { failure: Some(Failure::Aborted), .. }), Some(cause)) => cause.outcome(agent),
             (Some(AnswerState { failure: Some(failure), .. }), _) => failure.outcome(agent),
             (Some(answer), failure) => match (answer.finish.as_deref(), failure) {
                 (Some("stop"), _) => completed(None),

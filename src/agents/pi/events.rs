@@ -261,7 +261,7 @@ mod tests {
             update(so_far.clone(), json!({"type": "toolcall_start", "contentIndex": 2})),
             update(so_far.clone(), json!({"type": "toolcall_delta", "contentIndex": 2, "delta": "{\"co"})),
             update(so_far.clone(), json!({"type": "toolcall_delta", "contentIndex": 2, "delta": "mm"})),
-            update(so_far.clone(), json!({"type": "toolcall_end", "contentIndex": 2, "toolCall": call})),
+            update(so_far, json!({"type": "toolcall_end", "contentIndex": 2, "toolCall": call})),
             json!({"type": "tool_execution_start", "toolCallId": "c", "toolName": "bash", "args": {"command": "ls"}}),
             json!({"type": "tool_execution_update", "toolCallId": "c", "partialResult": {"content": []}}),
             json!({"type": "tool_execution_update", "toolCallId": "c", "partialResult": {"content": [{"type": "text", "text": "a"}]}}),

@@ -59,6 +59,10 @@ impl Driver {
             let message = format!("agent `{name}` has no credentials for any model: {}", self.program.login_hint());
             return Err(Stop::failed("agent_unavailable", message));
         }
+        if self.settings.model.as_ref().is_some_and(|model| self.models.find(model).is_err()) {
+            // It makes one up by that name, to be refused by the provider later.
+            self.restart(Settings { model: None, ..self.settings.clone() }).await?;
+        }
         let commands = self.ask("get_commands", left()).await?;
         let mut faults = None;
         if !loaded {

@@ -183,8 +183,8 @@ impl Driver {
                 let queued = event.get("steering").and_then(Value::as_array).map_or(0, Vec::len);
                 let taken = turn.queued.saturating_sub(queued).min(turn.steers.len());
                 turn.queued = queued;
-                let taken: Vec<_> = turn.steers.drain(..taken).collect();
-                self.host.emit_all(taken.into_iter().map(|(id, _)| AgentEvent::Steered { id })).await?;
+                let steered = turn.steers.drain(..taken).map(|(id, _)| AgentEvent::Steered { id });
+                self.host.emit_all(steered).await?;
             }
             _ => {}
         }

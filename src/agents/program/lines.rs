@@ -108,10 +108,7 @@ impl JsonLines {
                         self.backlog = 0;
                     }
                 },
-                line = stdout.next(), if self.backlog < MAX_BACKLOG => return match line {
-                    Ok(line) => line,
-                    Err(_) => None,
-                },
+                line = stdout.next(), if self.backlog < MAX_BACKLOG => return line.unwrap_or_default(),
                 _ = exited, if ended.is_none() => self.ended = Some(Instant::now() + DRAIN),
                 () = sleep_until(ended.unwrap_or_else(Instant::now).into()), if ended.is_some() => return None,
             }

@@ -1,16 +1,25 @@
 //! Whether a program could run: finds its program and asks for its version. Never opens a conversation.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::Program;
-use crate::agents::{
-    Probe,
-    process::{self, SpawnError, Unrecorded},
+use crate::{
+    agents::{
+        Probe,
+        process::{self, SpawnError, Unrecorded},
+    },
+    config::known,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Programs that run others: their version is not the agent's.
-const LAUNCHERS: [&str; 10] = ["node", "npx", "bun", "bunx", "deno", "python3", "uvx", "sh", "bash", "env"];
+/// Programs that run a script: its version is the agent's.
+const INTERPRETERS: [&str; 4] = ["node", "bun", "python", "python3"];
+/// Programs that run others, or fetch them first: their version is not the agent's.
+const LAUNCHERS: [&str; 8] = ["npx", "bunx", "pnpx", "deno", "uvx", "sh", "bash", "env"];
 
 /// The file that would run; else what is missing.
 pub(super) fn find(program: &Program) -> Result<PathBuf, Probe> {
@@ -27,16 +36,39 @@ pub(super) async fn probe(program: &Program) -> Probe {
         Ok(path) => path,
         Err(missing) => return missing,
     };
+    let found = Probe { available: true, login: login(program), ..Probe::default() };
     let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), Arc::new(Unrecorded));
     let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if LAUNCHERS.contains(&file) {
-        return Probe { available: true, ..Probe::default() };
+    if INTERPRETERS.contains(&file) {
+        // The program is the script; of other words after an interpreter nobody knows what they do.
+        let Some(script) = spawn.args.first().filter(|word| word.contains('/')).cloned() else { return found };
+        if !Path::new(&script).is_file() {
+            let reason = format!("`{script}` not found; install it or set agents.{}.command", program.name);
+            return Probe { reason: Some(reason), ..Probe::default() };
+        }
+        spawn.args = vec![script, "--version".into()];
+    } else if LAUNCHERS.contains(&file) {
+        return found;
+    } else {
+        spawn.args = vec!["--version".into()];
     }
-    spawn.args = vec!["--version".into()];
     match process::first_line(spawn, PATIENCE).await {
-        Ok(line) => Probe { available: true, version: line.as_deref().and_then(version), ..Probe::default() },
+        Ok(line) => Probe { version: line.as_deref().and_then(version), ..found },
         Err(error) => Probe { reason: Some(program.unavailable(&error)), ..Probe::default() },
     }
+}
+
+/// How to log in, when neither a key nor a file with credentials is there. Whether they are good, only the agent knows:
+/// nothing is read.
+fn login(program: &Program) -> Option<String> {
+    let config = &program.config;
+    let known = known::find(&program.name).filter(|known| config.kind == Some(known.kind))?;
+    let env = process::environment(&config.pass_env, &config.env);
+    let has_key = known.keys.iter().any(|name| env.get(*name).is_some_and(|value| !value.is_empty()));
+    let home = Path::new(env.get("HOME")?);
+    // An empty file, or an empty object, is what some leave when they have none.
+    let has_file = known.credentials.iter().any(|file| home.join(file).metadata().is_ok_and(|file| file.len() > 3));
+    (!has_key && !has_file).then(|| known.login.to_owned())
 }
 
 /// The word that looks like a version, as in `codex-acp 0.16.0`.

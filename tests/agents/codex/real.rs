@@ -82,9 +82,9 @@ async fn answer(client: &Client, asked: &Ask, option: &str) {
 }
 
 fn usage(events: &[AgentEvent]) -> Usage {
-    let usages =
+    let mut usages =
         events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
-    usages.last().unwrap()
+    usages.next_back().unwrap()
 }
 
 fn asks(events: &[AgentEvent]) -> bool {
@@ -308,6 +308,10 @@ async fn a_thread_goes_on_after_a_crash_with_the_model_of_the_session() {
     rig.talk(&mut client, "and again").await;
     assert!(rig.last_request().contains("xylophone"));
     assert_eq!(rig.mock.generations().last().unwrap().body["model"], "gpt-5.5");
+    client.close().await;
+    // As after an eviction.
+    let (client, opened) = rig.open().await;
+    assert_eq!((opened.resumed, &opened.native_id), (Some(Resumed::Native), &rig.native_id));
     client.close().await;
 }
 

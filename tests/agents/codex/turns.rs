@@ -19,9 +19,9 @@ fn usage(calls: u64) -> Value {
 }
 
 fn last_usage(events: &[AgentEvent]) -> Usage {
-    let usages =
+    let mut usages =
         events.iter().filter_map(|event| if let AgentEvent::Usage(usage) = event { Some(*usage) } else { None });
-    usages.last().unwrap()
+    usages.next_back().unwrap()
 }
 
 #[tokio::test]

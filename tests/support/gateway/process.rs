@@ -6,10 +6,11 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, LazyLock, Mutex, mpsc},
     thread,
 };
 
+use greenroom::config::known;
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
@@ -46,8 +47,21 @@ impl TestGateway {
         Self::with(&[])
     }
 
-    /// A server with settings, as in `("GREENROOM_SESSION__MAX_QUEUE", "5")`.
+    /// A server with settings, as in `("GREENROOM_SESSION__MAX_QUEUE", "5")`. Its database is an SQLite file; with
+    /// `GREENROOM_TEST_STORE=postgres` in the environment of the tests, a new database of a throwaway Postgres.
     pub fn with(environment: &[(&str, &str)]) -> Self {
+        match std::env::var("GREENROOM_TEST_STORE").as_deref() {
+            Err(_) | Ok("sqlite") => Self::on_sqlite(environment),
+            Ok("postgres") => {
+                let database = super::postgres::server().fresh_database();
+                Self::on_sqlite(&[&[("GREENROOM_DATABASE", database.as_str())], environment].concat())
+            }
+            Ok(other) => panic!("GREENROOM_TEST_STORE is sqlite or postgres, not {other:?}"),
+        }
+    }
+
+    /// The same on SQLite in any case, for what is about its file.
+    pub fn on_sqlite(environment: &[(&str, &str)]) -> Self {
         // One test process may do it often; only the first one counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
@@ -156,11 +170,29 @@ impl TestGateway {
     }
 }
 
+/// A folder with links to the machine's programs but for the agents that it may have: a test must find only its own.
+pub fn tools() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tools");
+        std::fs::create_dir_all(&folder).unwrap();
+        for program in ["/usr/bin", "/bin"].iter().flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten()) {
+            let name = program.file_name();
+            let is_agent = name.to_str().is_none_or(|name| known::by_program(name).is_some());
+            if !is_agent {
+                // Another test may have made it.
+                let _ = std::os::unix::fs::symlink(program.path(), folder.join(name));
+            }
+        }
+        folder
+    });
+    &FOLDER
+}
+
 /// Starts the program and reads its address from the block that it prints.
 fn spawn(dir: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>) -> (Process, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
-    command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", "/usr/bin:/bin");
+    command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", tools());
     command.envs(environment.iter().map(|(name, value)| (name, value))).process_group(0);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap());

@@ -44,6 +44,12 @@ impl Sse {
         Self::from(server.request("GET", path).header("accept", "text/event-stream")).await
     }
 
+    /// Opens the stream of a path with more headers.
+    pub async fn open_with(server: &TestGateway, path: &str, headers: &[(&str, &str)]) -> Self {
+        let request = server.request("GET", path).header("accept", "text/event-stream");
+        Self::from(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
     /// Opens the stream of a request; it must be one.
     pub async fn from(request: reqwest::RequestBuilder) -> Self {
         let answer = in_time("the head of a stream", request.send()).await.unwrap();

@@ -1,0 +1,273 @@
+//! All credentials at one moment, in memory. Pure: the time comes from outside.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use super::{Principal, Via};
+use crate::{
+    error::{ApiError, Code},
+    ids::TokenId,
+    protocol::account::Scope,
+    secret::SecretHash,
+    store::Accounts,
+    timestamp::Timestamp,
+};
+
+/// How often the last use of a token is noted, in microseconds.
+const NOTE_EVERY: i64 = 60_000_000;
+
+/// Credentials that are taken, unless they have expired.
+#[derive(Debug)]
+struct Entry {
+    hash: SecretHash,
+    /// True for the cookie of a login.
+    cookie: bool,
+    token: TokenId,
+    user: String,
+    scopes: Vec<Scope>,
+    orgs: Vec<String>,
+    expires_at: Option<Timestamp>,
+    used: Arc<Used>,
+}
+
+/// When a token was last used, shared by it and its logins.
+#[derive(Debug, Default)]
+struct Used {
+    at: AtomicI64,
+    written: AtomicI64,
+}
+
+impl Entry {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    fn principal(&self) -> Principal {
+        let via = if self.cookie { Via::Cookie(self.token, self.hash) } else { Via::Token(self.token, self.hash) };
+        let (user, scopes, orgs) = (self.user.clone(), self.scopes.clone(), self.orgs.clone());
+        Principal { user, scopes, orgs, via, ip: None }
+    }
+}
+
+/// Who may call, at one moment.
+#[derive(Debug)]
+pub struct Book {
+    version: i64,
+    open: bool,
+    /// By the first bytes of the hash; within a drawer hashes are compared in constant time.
+    drawers: HashMap<u64, Vec<Entry>>,
+    used: HashMap<TokenId, Arc<Used>>,
+    orgs: BTreeSet<String>,
+}
+
+impl Book {
+    /// The book of these accounts.
+    #[must_use]
+    pub fn new(accounts: Accounts) -> Self {
+        let disabled: HashSet<String> =
+            accounts.users.into_iter().filter(|user| user.disabled).map(|user| user.name).collect();
+        let mut orgs_of: HashMap<String, Vec<String>> = HashMap::new();
+        for (org, user) in accounts.members {
+            orgs_of.entry(user).or_default().push(org);
+        }
+        let mut book = Self {
+            version: accounts.version,
+            open: !accounts.any_token,
+            drawers: HashMap::new(),
+            used: HashMap::new(),
+            orgs: accounts.orgs.into_iter().collect(),
+        };
+        let taken = accounts.tokens.into_iter().filter(|(_, token)| !disabled.contains(&token.user));
+        let tokens: HashMap<TokenId, _> = taken.map(|(hash, token)| (token.id, (hash, token))).collect();
+        for (hash, token) in tokens.values() {
+            let last = token.last_used_at.map_or(0, |at| at.0);
+            let used = Arc::new(Used { at: last.into(), written: last.into() });
+            book.used.insert(token.id, Arc::clone(&used));
+            let entry = |hash: SecretHash, cookie, expires_at| Entry {
+                hash,
+                cookie,
+                token: token.id,
+                user: token.user.clone(),
+                scopes: token.scopes.clone(),
+                orgs: orgs_of.get(&token.user).cloned().unwrap_or_default(),
+                expires_at,
+                used: Arc::clone(&used),
+            };
+            book.drawers.entry(hash.drawer()).or_default().push(entry(*hash, false, token.expires_at));
+            for login in accounts.logins.iter().filter(|login| login.token == token.id) {
+                let end = token.expires_at.map_or(login.expires_at, |end| end.min(login.expires_at));
+                book.drawers.entry(login.hash.drawer()).or_default().push(entry(login.hash, true, Some(end)));
+            }
+        }
+        book
+    }
+
+    /// Raised by every change.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// True in open mode: there has never been a token.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// True when there is an organisation of that name.
+    #[must_use]
+    pub fn has_org(&self, name: &str) -> bool {
+        self.orgs.contains(name)
+    }
+
+    fn find(&self, hash: SecretHash, cookie: bool, now: Timestamp) -> Option<&Entry> {
+        let drawer = self.drawers.get(&hash.drawer())?;
+        drawer.iter().find(|entry| entry.hash == hash && entry.cookie == cookie && !entry.is_over(now))
+    }
+
+    /// Whose token, or whose cookie, this is; none when it is wrong, expired, revoked, or of a disabled user.
+    #[must_use]
+    pub fn caller(&self, secret: &str, cookie: bool, now: Timestamp) -> Option<Principal> {
+        let entry = self.find(SecretHash::of(secret), cookie, now)?;
+        if now.0.saturating_sub(entry.used.at.load(Ordering::Relaxed)) >= NOTE_EVERY {
+            entry.used.at.store(now.0, Ordering::Relaxed);
+        }
+        Some(entry.principal())
+    }
+
+    /// The caller as its credentials allow now.
+    ///
+    /// # Errors
+    /// `missing_credentials` when it had none and needs some now, `invalid_credentials` when they have ended.
+    pub fn renew(&self, who: &Principal, now: Timestamp) -> Result<Principal, ApiError> {
+        let entry = match who.via {
+            Via::Open if self.open => return Ok(who.clone()),
+            Via::Open => return Err(missing()),
+            Via::Token(_, hash) => self.find(hash, false, now),
+            Via::Cookie(_, hash) => self.find(hash, true, now),
+        };
+        entry.map(|entry| Principal { ip: who.ip, ..entry.principal() }).ok_or_else(invalid)
+    }
+
+    /// Takes over when tokens were used, from the book before this one.
+    pub(super) fn take_uses(&mut self, before: &Self) {
+        for (id, used) in &self.used {
+            if let Some(earlier) = before.used.get(id) {
+                used.at.fetch_max(earlier.at.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The tokens that were used since this was asked last, and when.
+    pub(super) fn uses(&self) -> Vec<(TokenId, Timestamp)> {
+        let fresh = self.used.iter().filter_map(|(id, used)| {
+            let at = used.at.load(Ordering::Relaxed);
+            (used.written.swap(at, Ordering::Relaxed) != at).then_some((*id, Timestamp(at)))
+        });
+        fresh.collect()
+    }
+}
+
+/// Credentials are needed and none came.
+#[must_use]
+pub fn missing() -> ApiError {
+    ApiError::new(Code::MissingCredentials, "Send a token: Authorization: Bearer gr_…")
+}
+
+/// The credentials are of no use.
+#[must_use]
+pub fn invalid() -> ApiError {
+    ApiError::new(Code::InvalidCredentials, "The credentials are wrong, expired or revoked.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::UserId,
+        protocol::account::{Token, User},
+        store::LoginRecord,
+    };
+
+    fn accounts() -> Accounts {
+        let user =
+            |name: &str, disabled| User { id: UserId::new(), name: name.into(), disabled, created_at: Timestamp(0) };
+        let token = |user: &str, expires_at| Token {
+            id: TokenId::new(),
+            user: user.into(),
+            made_with: None,
+            label: None,
+            scopes: vec![Scope::Read],
+            created_at: Timestamp(0),
+            expires_at,
+            last_used_at: None,
+            revoked_at: None,
+        };
+        let tokens = vec![
+            (SecretHash::of("gr_a"), token("alice", None)),
+            (SecretHash::of("gr_b"), token("bob", None)),
+            (SecretHash::of("gr_c"), token("alice", Some(Timestamp(100)))),
+        ];
+        let login = LoginRecord {
+            hash: SecretHash::of("grc_a"),
+            token: tokens[0].1.id,
+            created_at: Timestamp(0),
+            expires_at: Timestamp(50),
+        };
+        Accounts {
+            version: 3,
+            any_token: true,
+            users: vec![user("alice", false), user("bob", true)],
+            tokens,
+            logins: vec![login],
+            orgs: vec!["acme".into()],
+            members: vec![("acme".into(), "alice".into())],
+        }
+    }
+
+    #[test]
+    fn only_live_credentials_of_live_users_are_taken() {
+        let book = Book::new(accounts());
+        let at = |secret: &str, cookie, now| book.caller(secret, cookie, Timestamp(now)).map(|who| who.user);
+        assert_eq!(at("gr_a", false, 1).as_deref(), Some("alice"));
+        assert_eq!(at("gr_b", false, 1), None, "disabled");
+        assert_eq!((at("gr_c", false, 99).is_some(), at("gr_c", false, 100)), (true, None), "expired");
+        assert_eq!((at("grc_a", true, 49).is_some(), at("grc_a", true, 50)), (true, None), "logged out by time");
+        assert_eq!((at("grc_a", false, 1), at("gr_a", true, 1)), (None, None), "each in its place");
+        assert_eq!((at("", false, 1), at("gr_", false, 1)), (None, None));
+        assert_eq!(book.caller("gr_a", false, Timestamp(1)).unwrap().orgs, ["acme"]);
+    }
+
+    #[test]
+    fn callers_are_known_again_until_their_credentials_end() {
+        let now = Timestamp(1);
+        let open = Book::new(Accounts::default());
+        let local = Principal::local();
+        assert_eq!(open.renew(&local, now), Ok(local.clone()));
+        let book = Book::new(accounts());
+        assert_eq!(book.renew(&local, now).unwrap_err().code, Code::MissingCredentials);
+        let alice = book.caller("grc_a", true, now).unwrap();
+        assert_eq!(book.renew(&alice, now), Ok(alice.clone()));
+        assert_eq!(book.renew(&alice, Timestamp(50)).unwrap_err().code, Code::InvalidCredentials);
+        let gone = Book::new(Accounts { tokens: Vec::new(), ..accounts() });
+        assert_eq!(gone.renew(&alice, now).unwrap_err().code, Code::InvalidCredentials);
+        assert!(!gone.is_open(), "the door stays closed");
+    }
+
+    #[test]
+    fn uses_are_told_once_and_survive_a_new_book() {
+        let book = Book::new(accounts());
+        assert_eq!(book.uses(), []);
+        assert!(book.caller("gr_a", false, Timestamp(NOTE_EVERY)).is_some());
+        let mut next = Book::new(Accounts { version: 4, ..accounts() });
+        next.used = book.used.keys().map(|id| (*id, Arc::default())).collect();
+        next.take_uses(&book);
+        assert_eq!(next.uses().len(), 1);
+        assert_eq!(next.uses(), []);
+    }
+}

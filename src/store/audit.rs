@@ -1,0 +1,117 @@
+//! The audit: entries are added and read; the database itself refuses to change one.
+
+use diesel::prelude::*;
+
+use super::{
+    Page, Paged, Store, StoreError,
+    codec::{from_json, optional_text, parse, parse_optional, text, to_json},
+    connection::AnyConnection,
+    fault::Fault,
+    page::{Walk, walk},
+    schema::audit,
+    writer::Write,
+};
+use crate::{ids::SessionKey, protocol::account::AuditEntry, timestamp::Timestamp};
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = audit, treat_none_as_default_value = false)]
+struct AuditRow {
+    id: String,
+    at: i64,
+    actor: String,
+    token_id: Option<String>,
+    action: String,
+    session_key: Option<String>,
+    owner: String,
+    detail: String,
+    ip: Option<String>,
+}
+
+impl AuditRow {
+    fn new(entry: &AuditEntry) -> Result<Self, Fault> {
+        Ok(Self {
+            id: entry.id.to_string(),
+            at: entry.at.0,
+            actor: text(&entry.actor),
+            token_id: entry.token_id.map(|id| id.to_string()),
+            action: text(&entry.action),
+            session_key: entry.session.as_ref().map(ToString::to_string),
+            owner: text(&entry.owner),
+            detail: to_json(&entry.detail)?,
+            ip: optional_text(entry.ip.as_ref()),
+        })
+    }
+
+    fn read(self) -> Result<AuditEntry, Fault> {
+        Ok(AuditEntry {
+            id: parse("audit.id", &self.id)?,
+            at: Timestamp(self.at),
+            actor: self.actor,
+            token_id: parse_optional("audit.token_id", self.token_id.as_deref())?,
+            action: self.action,
+            session: parse_optional("audit.session_key", self.session_key.as_deref())?,
+            owner: self.owner,
+            detail: from_json("audit.detail", &self.detail)?,
+            ip: self.ip,
+        })
+    }
+}
+
+/// Adds an entry.
+pub(super) fn insert(connection: &mut AnyConnection, entry: &AuditEntry) -> Result<(), Fault> {
+    diesel::insert_into(audit::table).values(AuditRow::new(entry)?).execute(connection)?;
+    Ok(())
+}
+
+/// Which entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// About this session.
+    pub session: Option<SessionKey>,
+    /// About sessions of this user, or about the user itself.
+    pub owner: Option<String>,
+    /// By this user.
+    pub actor: Option<String>,
+    /// Of this action, or of all that begin with it and a dot.
+    pub action: Option<String>,
+}
+
+fn list(connection: &mut AnyConnection, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditEntry>, Fault> {
+    let mut query = audit::table.select(AuditRow::as_select()).into_boxed();
+    if let Some(session) = &filter.session {
+        query = query.filter(audit::session_key.eq(session.as_str().to_owned()));
+    }
+    if let Some(owner) = &filter.owner {
+        query = query.filter(audit::owner.eq(text(owner)));
+    }
+    if let Some(actor) = &filter.actor {
+        query = query.filter(audit::actor.eq(text(actor)));
+    }
+    if let Some(action) = &filter.action {
+        let literal = text(action).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let below = audit::action.like(format!("{literal}.%")).escape('\\');
+        query = query.filter(audit::action.eq(text(action)).or(below));
+    }
+    let walk = Walk::new(page, page.after.clone(), page.before.clone());
+    let rows = walk!(query, walk, audit::id).load::<AuditRow>(connection)?;
+    walk.finish(rows, AuditRow::read)
+}
+
+impl Store {
+    /// Adds entries.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn append_audit(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
+        self.write(Write::Audit(entries)).await.map(drop)
+    }
+
+    /// A page of entries, in the order of their ids, which are the cursors.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn audit(&self, filter: &AuditFilter, page: &Page) -> Result<Paged<AuditEntry>, StoreError> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.read(move |connection| list(connection, &filter, &page)).await
+    }
+}
