@@ -27,7 +27,7 @@ const CELLS: &[Row] = &[
     (&["pi"], "cancel_asking", Went::Without("permissions"), "pi has no permissions: its tools run at once."),
     (&["pi"], "question", Went::Without("questions"), "pi has no tool for questions."),
     (&["pi"], "mode_switch", Went::Without("modes"), "pi has no modes."),
-    (&["pi"], "plan", Went::Without("a plan mode"), "pi has no mode that only plans; the turn fails rather than change something."),
+    (&["pi"], "commands", Went::Without("commands"), "pi lists the commands of its extensions, prompts and skills; by itself it has none."),
     (&["gemini"], "question", Went::Without("questions"), "gemini-cli takes its question tool away when it is driven over ACP."),
     (&["codex-acp"], "question", Went::Without("questions"), "codex-acp offers its question tool in a collaboration mode that it does not let clients choose."),
     (&["codex-acp"], "plan", Went::Without("a plan mode"), "codex-acp offers no mode that only plans; the turn fails rather than change something."),
