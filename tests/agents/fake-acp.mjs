@@ -4,13 +4,18 @@
 // text block of each prompt: a JSON array of steps, or else it echoes the text. Every message that it gets is appended
 // to the file FAKE_LOG, one JSON object a line, so that a test can see what was sent.
 import { spawn } from 'node:child_process';
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 // agent: name in agentInfo · version: protocol version · capabilities: agentCapabilities · session: more fields for
 // the result of new and load · load: updates to replay, "refuse", "die" or "hang" · refuse: method → error ·
-// hang: methods that are never answered · ignore_term, ignore_eof
+// hang: methods that are never answered · ignore_term, ignore_eof · die_once: a file that the first process makes
+// before it dies, and whose existence lets the next one live
 const setup = JSON.parse(process.env.FAKE ?? '{}');
+if (setup.die_once && !existsSync(setup.die_once)) {
+  writeFileSync(setup.die_once, '');
+  process.exit(3);
+}
 if (setup.ignore_term) process.on('SIGTERM', () => {});
 
 const log = (message) => process.env.FAKE_LOG && appendFileSync(process.env.FAKE_LOG, `${JSON.stringify(message)}\n`);

@@ -143,11 +143,21 @@ async fn a_start_that_fails_says_what_to_do() {
     assert!(version.contains("protocol version 2"), "{version}");
     let refuse = json!({"refuse": {"session/new": {"code": -32000, "message": "Authentication required"}}});
     let login = fails(&Fake::new(refuse), "agent_unavailable").await;
-    assert!(login.contains("log in") && login.contains("Authentication required"), "{login}");
+    assert!(login.contains("check its key or its login") && login.contains("Authentication required"), "{login}");
     let mut dead = Fake::new(json!({}));
     dead.config.command = vec!["sh".into(), "-c".into(), "echo broken install >&2; exit 4".into()];
     let message = fails(&dead, "agent_error").await;
     assert_eq!(message, "agent `fake` ended with exit status: 4; stderr: broken install");
+}
+
+#[tokio::test]
+async fn a_process_that_dies_at_its_start_gets_a_second_one() {
+    let mut fake = Fake::new(json!({}));
+    fake.setup["die_once"] = fake.folder.path().join("died").to_str().unwrap().into();
+    let (client, opened) = fake.open().await;
+    assert_eq!(opened.resumed, Some(Resumed::New));
+    assert_eq!(client.ledger.running().len(), 1, "only the second one is left");
+    client.close().await;
 }
 
 #[tokio::test]

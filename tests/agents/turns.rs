@@ -144,8 +144,9 @@ async fn requests_for_what_we_do_not_have_are_refused_with_their_own_ids() {
     let ids: Vec<Value> = fake.log().iter().filter(|m| m.get("error").is_some()).map(|m| m["id"].clone()).collect();
     assert_eq!(ids, [json!("a-1"), json!(7)]);
     let client_capabilities = &fake.sent("initialize")[0]["clientCapabilities"];
-    let none = json!({"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false});
-    assert_eq!(*client_capabilities, none);
+    let forms =
+        json!({"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false, "elicitation": {"form": {}}});
+    assert_eq!(*client_capabilities, forms);
     client.close().await;
 }
 

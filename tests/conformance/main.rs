@@ -6,6 +6,7 @@
 // The helpers of a test may fail it as the test itself may.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod fake;
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 #[path = "../support/mock_llm/mod.rs"]

@@ -55,6 +55,7 @@ impl Rig {
 
     /// The one that scenarios share.
     pub fn shared(subject: Subject, variant: Variant) -> Arc<Self> {
+        let variant = subject.plainest(variant);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = shared.entry((subject, variant)).or_default();
         slot.upgrade().unwrap_or_else(|| {

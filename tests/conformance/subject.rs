@@ -13,6 +13,8 @@ pub enum Subject {
     Real(Real),
     /// An OpenAI-compatible endpoint.
     Openai,
+    /// The scripted agent, which is not in the table.
+    Fake,
 }
 
 /// How it is set up.
@@ -24,6 +26,8 @@ pub enum Variant {
     Impatient,
     /// Its own settings name no policy, so that its modes decide.
     Modes,
+    /// The scripted agent ignores signals and the end of its input; limits are short.
+    Stubborn,
 }
 
 impl Subject {
@@ -37,6 +41,7 @@ impl Subject {
         match self {
             Self::Real(real) => real.name(),
             Self::Openai => "openai",
+            Self::Fake => "fake",
         }
     }
 
@@ -45,12 +50,13 @@ impl Subject {
         match self {
             Self::Real(real) => real.kind().name(),
             Self::Openai => "openai",
+            Self::Fake => "acp",
         }
     }
 
     /// The text of the server's configuration.
     pub fn configuration(self, variant: Variant, mock: &MockLlm, home: &Path, work: &Path) -> String {
-        let mut agent = match self {
+        let agent = match self {
             Self::Real(real) => {
                 let config = real.set_up_as(mock, home, variant != Variant::Modes);
                 let mut env: serde_json::Map<String, Value> =
@@ -59,27 +65,47 @@ impl Subject {
                 env.insert("PATH".into(), std::env::var("PATH").unwrap().into());
                 json!({"kind": self.kind(), "command": config.command, "cwd": work, "env": env})
             }
-            Self::Openai => json!({"kind": "openai", "base_url": mock.v1(), "max_retries": 1}),
+            Self::Openai => {
+                json!({"kind": "openai", "base_url": mock.v1(), "max_retries": 1, "model": "mock-model"})
+            }
+            Self::Fake => {
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+                let stubborn = variant == Variant::Stubborn;
+                let setup = json!({"ignore_term": stubborn, "ignore_eof": stubborn});
+                let env = json!({"FAKE": setup.to_string(), "HOME": home, "PATH": std::env::var("PATH").unwrap()});
+                json!({"kind": "acp", "command": ["node", script], "cwd": work, "env": env})
+            }
         };
-        if self == Self::Openai {
-            agent["model"] = "mock-model".into();
-        }
-        let stall = if variant == Variant::Impatient { "20s" } else { "2m" };
+        let (stall, cancel) = match variant {
+            Variant::Impatient => ("20s", "5s"),
+            Variant::Stubborn => ("5s", "500ms"),
+            Variant::Usual | Variant::Modes => ("2m", "5s"),
+        };
         let config = json!({
             "session": {"default_agent": self.name()},
             // What the agent streams is what is told, piece by piece.
             "stream": {"flush_interval": "0"},
-            "agent": {"stall_timeout": stall, "open_timeout": "2m"},
+            "agent": {"stall_timeout": stall, "open_timeout": "2m", "cancel_timeout": cancel, "kill_grace": "1s"},
+            "shutdown": {"grace": "500ms"},
             "agents": {self.name(): agent},
         });
         toml::to_string(&config).unwrap()
+    }
+
+    /// The variant that is set up in the same way, so that fewer are needed.
+    pub fn plainest(self, variant: Variant) -> Variant {
+        match (self, variant) {
+            (Self::Real(Real::CodexAcp), Variant::Modes) => Variant::Modes,
+            (_, Variant::Modes) => Variant::Usual,
+            (_, variant) => variant,
+        }
     }
 
     /// A model that is not its default, as it is asked for and as the model server hears of it.
     pub fn other_model(self) -> (&'static str, &'static str) {
         match self {
             Self::Real(real) => real.other_model(),
-            Self::Openai => ("mock-2", "mock-2"),
+            Self::Openai | Self::Fake => ("mock-2", "mock-2"),
         }
     }
 
@@ -87,7 +113,7 @@ impl Subject {
     pub fn other_mode(self) -> &'static str {
         match self {
             Self::Real(real) => real.other_mode(),
-            Self::Openai => "plan",
+            Self::Openai | Self::Fake => "plan",
         }
     }
 
@@ -118,7 +144,7 @@ impl Subject {
     pub fn package(self) -> Option<&'static str> {
         match self {
             Self::Real(real) => Some(real.package()),
-            Self::Openai => None,
+            Self::Openai | Self::Fake => None,
         }
     }
 
@@ -130,6 +156,11 @@ impl Subject {
     /// It calls tools.
     pub fn has_tools(self) -> bool {
         self != Self::Openai
+    }
+
+    /// Its model may put questions in its plan mode only.
+    pub fn plans_to_question(self) -> bool {
+        self == Self::Real(Real::Codex)
     }
 
     /// It asks before it runs a command.

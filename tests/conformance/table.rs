@@ -13,6 +13,37 @@ type Row = (&'static [&'static str], &'static str, Went, &'static str);
 
 #[rustfmt::skip]
 const CELLS: &[Row] = &[
+    (&["claude", "codex", "opencode", "pi", "qwen", "claude-acp", "codex-acp", "opencode-acp"], "agent_killed", Went::As("native"), ""),
+    (&["claude", "codex", "opencode", "pi", "qwen", "claude-acp", "codex-acp", "opencode-acp"], "server_killed", Went::As("native"), ""),
+    (&["gemini"], "agent_killed", Went::As("replayed"), ""),
+    (&["gemini", "openai"], "server_killed", Went::As("replayed"), ""),
+    (&["codex"], "question", Went::As("in plan mode"), ""),
+    (&["qwen", "opencode-acp"], "error_429", Went::As("stall limit"), ""),
+    (&["qwen", "opencode-acp"], "error_500", Went::As("stall limit"), ""),
+
+    (&["pi"], "tool_allowed", Went::Without("permissions"), "pi has no permissions: its tools run at once."),
+    (&["pi"], "tool_rejected", Went::Without("permissions"), "pi has no permissions: its tools run at once."),
+    (&["pi"], "allow_always", Went::Without("permissions"), "pi has no permissions: its tools run at once."),
+    (&["pi"], "cancel_asking", Went::Without("permissions"), "pi has no permissions: its tools run at once."),
+    (&["pi"], "question", Went::Without("questions"), "pi has no tool for questions."),
+    (&["pi"], "mode_switch", Went::Without("modes"), "pi has no modes."),
+    (&["pi"], "commands", Went::Without("commands"), "pi lists the commands of its extensions, prompts and skills; by itself it has none."),
+    (&["gemini"], "question", Went::Without("questions"), "gemini-cli takes its question tool away when it is driven over ACP."),
+    (&["codex-acp"], "question", Went::Without("questions"), "codex-acp offers its question tool in a collaboration mode that it does not let clients choose."),
+    (&["codex-acp"], "plan", Went::Without("a plan mode"), "codex-acp offers no mode that only plans; the turn fails rather than change something."),
+    (&["codex-acp"], "usage", Went::Without("tokens"), "codex-acp tells how full the context is, and no tokens."),
+    (&["opencode-acp"], "question", Went::Without("questions"), "opencode offers its question tool to its own clients, not over ACP."),
+    (&["opencode-acp"], "usage", Went::Without("all calls of a turn"), "opencode acp tells the tokens of the last model call of a turn only."),
+    (&["opencode-acp"], "error_401", Went::Without("what to do"), "opencode acp passes on the provider's words without the status, so the turn fails with them alone."),
+    (&["openai"], "commands", Went::Without("commands"), "An endpoint has no slash commands."),
+    (&["openai"], "tool_allowed", Went::Without("tools"), "An endpoint is given no tools."),
+    (&["openai"], "tool_rejected", Went::Without("tools"), "An endpoint is given no tools."),
+    (&["openai"], "allow_always", Went::Without("tools"), "An endpoint is given no tools."),
+    (&["openai"], "cancel_asking", Went::Without("tools"), "An endpoint is given no tools."),
+    (&["openai"], "question", Went::Without("questions"), "An endpoint is given no tools."),
+    (&["openai"], "steer", Went::Without("steering"), "One request is one turn: a text becomes the next turn."),
+    (&["openai"], "mode_switch", Went::Without("modes"), "An endpoint has no modes."),
+    (&["openai"], "agent_killed", Went::Without("a process"), "An endpoint is no process of Greenroom's."),
 ];
 
 /// Adapters that are not part of this build yet.

@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, time::sleep_until};
 use super::{
     content::Accepts,
     permission::{Pending, cancelled},
+    profile::Profile,
     turn::{Applied, Turn},
     updates::Conversation,
 };
@@ -59,6 +60,7 @@ pub(super) struct Driver {
     pub(super) instance: String,
     /// The agent's own id of the conversation; empty until there is one.
     pub(super) session_id: String,
+    pub(super) profile: Profile,
     pub(super) accepts: Accepts,
     pub(super) conversation: Conversation,
     /// The settings that were asked for last and are in force, unless the agent has changed them since by itself.
@@ -88,6 +90,7 @@ pub(super) async fn run(program: Arc<Program>, spec: OpenSpec, side: AdapterSide
         host,
         instance: uuid::Uuid::now_v7().simple().to_string(),
         session_id: String::new(),
+        profile: Profile::default(),
         accepts: Accepts::default(),
         conversation: Conversation::default(),
         applied: Applied::default(),

@@ -8,12 +8,14 @@
 //! - `driver`: the task behind a session: the loop, the calls, the end;
 //! - `open`: from process to conversation: load, or new and replay;
 //! - `turn`: a prompt from its settings to its outcome, permissions, cancelling;
-//! - pure: `updates` (→ events), `tools`, `usage`, `settings`, `permission`, `question`, `content`.
+//! - pure: `updates` (→ events), `tools`, `usage`, `settings`, `permission`, `question`, `content`;
+//! - `profile`: what single agents do differently, as data.
 
 mod content;
 mod driver;
 mod open;
 mod permission;
+mod profile;
 mod question;
 mod settings;
 mod tools;

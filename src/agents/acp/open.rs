@@ -8,22 +8,19 @@ use serde_json::{Value, json};
 use super::{
     content::Accepts,
     driver::{CallError, Driver},
+    profile::Profile,
     settings::Settings,
+    turn::is_about_credentials,
     updates::Conversation,
     usage::Meter,
 };
 use crate::{
-    agents::{
-        Opened, Outcome,
-        program::{RpcError, Stop},
-    },
+    agents::{Opened, Outcome, program::Stop},
     protocol::event::Resumed,
 };
 
 /// The one version of the protocol that is spoken here.
 const VERSION: u64 = 1;
-/// The protocol's code for "log in first".
-const AUTH_REQUIRED: i64 = -32000;
 
 impl Driver {
     /// Opens the conversation and tells that it is open.
@@ -33,12 +30,20 @@ impl Driver {
     pub(super) async fn open(&mut self) -> Result<(), Stop> {
         let deadline = Instant::now() + self.program.limits.open_timeout.0;
         let left = || deadline.saturating_duration_since(Instant::now());
-        let mut initialized = self.initialize(left()).await?;
+        let mut initialized = match self.initialize(left()).await {
+            // Two first processes of one agent may fall over each other's half-made files: opencode does.
+            Err(Stop::Dead) => {
+                self.respawn().await?;
+                self.initialize(left()).await?
+            }
+            other => other?,
+        };
+        self.profile = Profile::of(&initialized);
         let mut resumed = Resumed::New;
-        let native_id = self.spec.native_id.take().filter(|_| self.may_load(&initialized));
-        let loaded = match &native_id {
+        let way_back = self.profile.way_back(&initialized).filter(|_| self.program.config.native_resume);
+        let loaded = match self.spec.native_id.take().zip(way_back) {
             // Half of the time, so that what comes after a failure has the other half.
-            Some(native_id) => self.load(native_id, left() / 2).await?,
+            Some((native_id, method)) => self.load(method, &native_id, left() / 2).await?,
             None => None,
         };
         let result = match loaded {
@@ -105,24 +110,19 @@ impl Driver {
         }
     }
 
-    /// Whether this agent can load a conversation of its own.
-    fn may_load(&self, initialized: &Value) -> bool {
-        let name = initialized.get("agentInfo").and_then(|info| info.get("name")).and_then(Value::as_str);
-        // gemini-cli says that it can and cannot: the attempt fails and may destroy what it has stored.
-        let broken = name.is_some_and(|name| name.eq_ignore_ascii_case("gemini-cli"));
-        let capabilities = initialized.get("agentCapabilities");
-        let offered = capabilities.and_then(|all| all.get("loadSession")).and_then(Value::as_bool);
-        self.program.config.native_resume && offered.unwrap_or(false) && !broken
-    }
-
     /// Loads a stored conversation: its result, or whether the process must be replaced after the failure. What the agent
     /// replays meanwhile is old and is dropped; commands, modes and the cost so far are kept.
-    async fn load(&mut self, native_id: &str, limit: Duration) -> Result<Option<Result<Value, bool>>, Stop> {
+    async fn load(
+        &mut self,
+        method: &str,
+        native_id: &str,
+        limit: Duration,
+    ) -> Result<Option<Result<Value, bool>>, Stop> {
         self.session_id = native_id.to_owned();
         self.conversation = Conversation { meter: Meter::new(false), ..Conversation::default() };
         let params = json!({"sessionId": native_id, "cwd": self.spec.cwd, "mcpServers": []});
         let started = Instant::now();
-        let (error, respawn) = match self.call("session/load", &params, limit).await {
+        let (error, respawn) = match self.call(method, &params, limit).await {
             Ok(result) => return Ok(Some(Ok(result))),
             Err(CallError::Refused(error)) => (error.text(), false),
             Err(CallError::Unfit(_, message)) => (message, false),
@@ -164,9 +164,9 @@ impl Driver {
                 let limit = self.program.limits.open_timeout;
                 Outcome::failed("agent_timeout", format!("agent `{name}` did not answer {what} within {limit}"))
             }
-            CallError::Refused(error @ RpcError { code: AUTH_REQUIRED, .. }) => {
-                let message =
-                    format!("agent `{name}` has no credentials: log in with it, or give it a key ({})", error.text());
+            CallError::Refused(error) if is_about_credentials(&error) => {
+                let login = self.program.login_hint();
+                let message = format!("agent `{name}` has no credentials: {login} ({})", error.text());
                 Outcome::failed("agent_unavailable", message)
             }
             CallError::Unfit(code, message) => Outcome::failed(code, message),

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use super::{
     content,
     driver::{CallError, Driver},
+    profile::Profile,
     settings::Setting,
 };
 use crate::agents::{
     AgentEvent, Answer, Outcome, Prompt,
-    program::{RpcError, Stop},
+    program::{Program, RpcError, Stop},
 };
 
 /// The running turn.
@@ -213,21 +214,30 @@ impl Driver {
             // Nobody knows whether it was taken in; twice is better than never.
             self.replay = turn.replay.take();
         }
-        let outcome = outcome(&self.program.name, turn, result);
+        let outcome = outcome(&self.program, self.profile, turn, result);
         self.emit(AgentEvent::Ended(outcome)).await?;
         self.turn = None;
         Ok(())
     }
 }
 
-fn outcome(agent: &str, turn: &Turn, result: Result<Value, RpcError>) -> Outcome {
+/// The protocol's code for "log in first".
+const AUTH_REQUIRED: i64 = -32000;
+
+/// True when the agent, or its model's provider, refused the credentials.
+pub(super) fn is_about_credentials(error: &RpcError) -> bool {
+    error.code == AUTH_REQUIRED || error.is_about_credentials()
+}
+
+fn outcome(program: &Program, profile: Profile, turn: &Turn, result: Result<Value, RpcError>) -> Outcome {
+    let agent = &program.name;
     let result = match result {
         Ok(result) => result,
         // Some agents answer a cancelled prompt with an error.
         Err(_) if turn.cancelling => return Outcome::Cancelled,
-        Err(error) if error.is_about_credentials() => {
-            let message =
-                format!("agent `{agent}`: the credentials were refused: check its key or its login ({})", error.text());
+        Err(error) if is_about_credentials(&error) => {
+            let login = program.login_hint();
+            let message = format!("agent `{agent}`: the credentials were refused: {login} ({})", error.text());
             return Outcome::failed("agent_error", message);
         }
         Err(error) => return Outcome::failed("agent_error", format!("agent `{agent}`: {}", error.text())),
@@ -237,6 +247,7 @@ fn outcome(agent: &str, turn: &Turn, result: Result<Value, RpcError>) -> Outcome
         // codex-acp ends its turn like this over a refusal, though nobody asked it to stop.
         Some("cancelled") if turn.rejected => Outcome::Completed { reason: Some("rejected".into()) },
         Some("cancelled") => Outcome::Cancelled,
+        Some("end_turn") if turn.cancelling && profile.cancelled_as_end => Outcome::Cancelled,
         Some("end_turn") | None => Outcome::Completed { reason: None },
         Some(reason) => Outcome::Completed { reason: Some(reason.to_owned()) },
     }
@@ -245,10 +256,15 @@ fn outcome(agent: &str, turn: &Turn, result: Result<Value, RpcError>) -> Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{AgentConfig, AgentLimits};
+
+    fn program() -> Program {
+        Program { name: "a".into(), config: AgentConfig::default(), limits: AgentLimits::default() }
+    }
 
     fn ended(cancelling: bool, rejected: bool, reason: &str) -> Outcome {
         let turn = Turn { request: 1, cancelling, rejected, replay: None };
-        outcome("a", &turn, Ok(json!({"stopReason": reason})))
+        outcome(&program(), Profile::default(), &turn, Ok(json!({"stopReason": reason})))
     }
 
     #[test]
@@ -265,7 +281,12 @@ mod tests {
     fn errors_keep_the_agents_words() {
         let fail = |cancelling, code, message: &str| {
             let turn = Turn { request: 1, cancelling, rejected: false, replay: None };
-            outcome("a", &turn, Err(RpcError { code, message: message.into(), data: Value::Null }))
+            outcome(
+                &program(),
+                Profile::default(),
+                &turn,
+                Err(RpcError { code, message: message.into(), data: Value::Null }),
+            )
         };
         assert_eq!(fail(true, -32603, "aborted"), Outcome::Cancelled);
         assert_eq!(fail(false, -32603, "boom"), Outcome::failed("agent_error", "agent `a`: boom"));

@@ -108,7 +108,11 @@ pub async fn question(subject: Subject) -> Went {
     let rig = Rig::shared(subject, Variant::Usual);
     let key = rig.session().await;
     let (tool, input) = subject.question();
-    let mut talk = rig.talk(&key, format!("USE_TOOL TOOL_NAME:{tool} TOOL_INPUT:{input}")).await;
+    let mut body = json!({"text": format!("USE_TOOL TOOL_NAME:{tool} TOOL_INPUT:{input}")});
+    if subject.plans_to_question() {
+        body["permission_mode"] = "plan".into();
+    }
+    let mut talk = rig.talk(&key, body).await;
     let mut choice = talk.asked().await;
     // A permission for the question itself may come first.
     while let Some(permission) = choice.take_if(|choice| choice["kind"] == "permission") {
@@ -135,5 +139,5 @@ pub async fn question(subject: Subject) -> Went {
         "the model never heard the answer"
     );
     rig.give_back(key);
-    Went::Well
+    if subject.plans_to_question() { Went::As("in plan mode") } else { Went::Well }
 }

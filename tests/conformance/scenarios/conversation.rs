@@ -59,8 +59,9 @@ pub async fn reasoning(subject: Subject) -> Went {
 
 /// A turn of two model calls, then one of one: each tells its own tokens, and the session their sum.
 pub async fn usage(subject: Subject) -> Went {
-    let rig = Rig::own(subject);
-    let key = rig.new_session().await;
+    let rig = Rig::shared(subject, Variant::Usual);
+    let key = rig.session().await;
+    let before = rig.server.snapshot(&key).await["usage"].clone();
     let (first, second) = (word(), word());
     let talk = rig.talk(&key, format!("USE_TOOL TOOL_CMD:[touch {first}] and say {first}")).await;
     let told = talk.end_with(json!({"allow": true})).await;
@@ -73,8 +74,10 @@ pub async fn usage(subject: Subject) -> Went {
     let reported = |told: &Told| (told.usage("input_tokens").unwrap(), told.usage("output_tokens").unwrap());
     let (one, two, three) = (reported(&told), reported(&after), reported(&again));
     let total = &rig.server.snapshot(&key).await["usage"];
-    let total = (total["input_tokens"].as_u64().unwrap(), total["output_tokens"].as_u64().unwrap());
+    let more = |field: &str| total[field].as_u64().unwrap() - before[field].as_u64().unwrap();
+    let total = (more("input_tokens"), more("output_tokens"));
     assert_eq!(total, (one.0 + two.0 + three.0, one.1 + two.1 + three.1));
+    rig.give_back(key);
     if one.0 == 0 && two.0 == 0 {
         assert!(after.usage("context_used") > Some(0), "{:?}", after.finished());
         return Went::Without("tokens");
@@ -145,5 +148,9 @@ pub fn requests_with(rig: &Rig, word: &str) -> Vec<Request> {
 
 /// True for a call of the conversation itself.
 pub fn is_of_conversation(subject: Subject, request: &Request) -> bool {
-    !subject.has_tools() || request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+    let text = request.body.to_string();
+    // Some let the model guess what the user will type next.
+    let guesses = text.contains("NEVER SUGGEST");
+    let offers = request.body["tools"].as_array().is_some_and(|tools| !tools.is_empty());
+    !guesses && (offers || !subject.has_tools())
 }

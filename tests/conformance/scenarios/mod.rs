@@ -10,6 +10,8 @@ mod stopping;
 
 use std::{future::Future, pin::Pin};
 
+pub use asking::assert_settled;
+
 use crate::subject::Subject;
 
 /// How a scenario went in which nothing was broken.

@@ -16,8 +16,8 @@ use crate::{
 
 /// The model server hears of the other model in the turn that asks for it, and of the first again after it.
 pub async fn model_switch(subject: Subject) -> Went {
-    let rig = Rig::own(subject);
-    let key = rig.new_session().await;
+    let rig = Rig::shared(subject, Variant::Usual);
+    let key = rig.session().await;
     let (id, name) = subject.other_model();
     let words = [word(), word(), word()];
     let [first, second, third] = &words;
@@ -38,6 +38,7 @@ pub async fn model_switch(subject: Subject) -> Went {
         assert_eq!(unknown.finished()["error"]["code"], "model_not_found", "{:?}", unknown.finished());
     }
     rig.assert_usable(&key).await;
+    rig.give_back(key);
     Went::Well
 }
 
@@ -48,8 +49,8 @@ fn model(request: &Request) -> String {
 }
 
 pub async fn mode_switch(subject: Subject) -> Went {
-    let rig = Rig::with(subject, Variant::Modes);
-    let key = rig.new_session().await;
+    let rig = Rig::shared(subject, Variant::Modes);
+    let key = rig.session().await;
     rig.assert_usable(&key).await;
     let mode = subject.other_mode();
     let told = rig.told(&key, json!({"text": "PLAIN hi", "mode": mode})).await;
@@ -70,13 +71,14 @@ pub async fn mode_switch(subject: Subject) -> Went {
     // And back.
     rig.assert_usable(&key).await;
     assert_ne!(modes(&rig.server.events(&key).await).last(), Some(&json!(mode)));
+    rig.give_back(key);
     Went::Well
 }
 
 /// Nothing is changed in it, whatever the model tries, unless somebody allows it.
 pub async fn plan(subject: Subject) -> Went {
-    let rig = Rig::with(subject, Variant::Modes);
-    let key = rig.new_session().await;
+    let rig = Rig::shared(subject, Variant::Modes);
+    let key = rig.session().await;
     let file = rig.file(&word());
     let body = json!({"text": make(&file), "permission_mode": "plan"});
     let told = rig.talk(&key, body).await.end_with(json!({"allow": false})).await;
@@ -91,5 +93,6 @@ pub async fn plan(subject: Subject) -> Went {
         events.iter().any(|event| event["type"] == "agent.mode" && event["data"]["mode"].as_str() == Some("plan"));
     assert!(planned || told.count("choice.requested") == 0, "it asked as in any other mode");
     rig.assert_usable(&key).await;
+    rig.give_back(key);
     Went::Well
 }

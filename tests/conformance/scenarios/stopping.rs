@@ -57,8 +57,8 @@ pub async fn cancel_asking(subject: Subject) -> Went {
 
 /// Sent while a command runs, taken at the next safe point, heard by the model.
 pub async fn steer(subject: Subject) -> Went {
-    let rig = Rig::own(subject);
-    let key = rig.new_session().await;
+    let rig = Rig::shared(subject, Variant::Usual);
+    let key = rig.session().await;
     let word = word();
     let begun = |event: &serde_json::Value| {
         event["type"] == "choice.requested"
@@ -88,5 +88,6 @@ pub async fn steer(subject: Subject) -> Went {
     }
     told.assert_state("completed");
     assert!(!requests_with(&rig, &word).is_empty(), "the model never heard it");
+    rig.give_back(key);
     Went::Well
 }
