@@ -4,6 +4,7 @@
 //!
 //! - [`protocol`]: what crosses the wire; pure data. [`ids`], [`timestamp`], [`error`]: its small parts.
 //! - [`http`], [`ws`]: the transports. They hold a [`gateway::Gateway`] and nothing else.
+//! - [`doors`]: wire protocols that clients have already, each a translation of one turn's events.
 //! - [`gateway`]: validates, authorises, finds the session and asks it.
 //! - [`supervisor`]: opens, sweeps, recovers and drains session actors; [`directory`]: which of them are live.
 //! - [`session`]: one actor a live session: queue, turns, choices, event log, streams.
@@ -22,6 +23,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod directory;
+pub mod doors;
 pub mod error;
 pub mod gateway;
 pub mod http;

@@ -1,12 +1,12 @@
 //! The few things that the command line does with the server's own rooms instead of over the wire.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, path::Path};
 
 use crate::{
     agents::{Probe, Registry},
     config::Config,
     server,
-    store::Store,
+    store::{self, Backup, Store},
 };
 
 /// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered.
@@ -25,6 +25,16 @@ pub fn open_database(config: &Config) -> Result<(), String> {
     let mut store = config.store.clone();
     store.url = Some(config.database_url());
     Store::open(&store).map(drop).map_err(|error| error.to_string())
+}
+
+/// Copies the database to a file, also while a server works on it.
+///
+/// # Errors
+/// One line: why not, and what to do.
+pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
+    let mut store = config.store.clone();
+    store.url = Some(config.database_url());
+    store::backup(&store, to).map_err(|error| error.to_string())
 }
 
 /// Asks each agent whether it could run; those that are neither installed nor configured are left out, but for the

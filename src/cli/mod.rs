@@ -1,6 +1,6 @@
 //! The command line: arguments in, exit status out.
 //!
-//! `serve` runs the server in this process. Every other command but `doctor` and `config` is a client: it knows a
+//! `serve` runs the server in this process. Every other command but `backup`, `doctor` and `config` is a client: it knows a
 //! running server by its URL and uses nothing but the wire.
 //!
 //! Exit status: 0 done, 1 it failed, 2 wrong arguments or configuration, 3 no server there.
@@ -8,6 +8,7 @@
 mod agents;
 mod answer;
 mod attach;
+mod backup;
 pub mod banner;
 mod checks;
 mod client;
@@ -66,6 +67,8 @@ enum Command {
     Sessions(sessions::Arguments),
     /// List agents
     Agents(agents::Arguments),
+    /// Copy the database to a file, also while the server runs
+    Backup(backup::Arguments),
     /// Look for what would keep the server from working, and say what to do
     Doctor,
     /// Check or show the configuration
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => with_config(&cli.common, serve::run),
         Command::Config(command) => configuration::run(&command, &cli.common),
+        Command::Backup(arguments) => with_config(&cli.common, |config| backup::run(&config, &arguments)),
         Command::Doctor => doctor::run(&cli.common),
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),

@@ -30,11 +30,13 @@ use crate::{
     supervisor::{Count, Find, Supervisor},
 };
 
+mod handover;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
 
+pub use self::handover::merge_feedback;
 pub use crate::session::{Item, Subscription};
 
 /// Who calls.

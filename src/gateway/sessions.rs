@@ -241,9 +241,24 @@ impl Gateway {
     ///
     /// # Errors
     /// `session_not_found`.
-    pub async fn reset(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
+    pub async fn reset(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        once: Option<Idempotency>,
+    ) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        self.snapshot_of(key, Command::Reset).await
+        let once = self.once(who, "reset", key.as_str(), once)?;
+        if self.known_call(once.as_ref()).await?.is_some() {
+            return self.snapshot(who, key).await;
+        }
+        match self.execute(key, false, Command::Reset(once)).await? {
+            Done::Snapshot(snapshot) => Ok(*snapshot),
+            Done::Duplicate(_) => self.snapshot(who, key).await,
+            // A delete came between.
+            Done::Unit => Err(session_not_found(key)),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Restarts the agent at the next turn.

@@ -67,7 +67,7 @@ impl Gateway {
     }
 
     /// The turn that an earlier call with the same `Idempotency-Key` made, as it is now.
-    async fn sent_before(&self, key: &SessionKey, outcome: &str) -> Result<Accepted, ApiError> {
+    pub(super) async fn sent_before(&self, key: &SessionKey, outcome: &str) -> Result<Accepted, ApiError> {
         let value: Value = serde_json::from_str(outcome).map_err(|_bad| unexpected())?;
         let steered = value.get("steered").is_some();
         let id = value.get("turn").or_else(|| value.get("steered")).and_then(Value::as_str);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::Config,
     error::{ApiError, Code},
-    protocol::{Attachment, CreateSession, PatchSession, SendMessage, Visibility},
+    protocol::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, SendMessage, Visibility},
 };
 
 /// Characters of a message's text at most.
@@ -20,6 +20,8 @@ const MAX_METADATA: usize = 16 * 1024;
 /// Characters of names such as a client id, a source, a model.
 const MAX_CLIENT_ID: usize = 64;
 const MAX_NAME: usize = 200;
+/// Characters of a comment at most.
+const MAX_COMMENT: usize = 4000;
 /// Files of one message at most.
 const MAX_ATTACHMENTS: usize = 64;
 
@@ -138,6 +140,23 @@ pub(super) fn metadata(metadata: &Map<String, Value>) -> Result<(), ApiError> {
 fn length(name: &str, value: Option<&str>, limit: usize) -> Result<(), ApiError> {
     if value.is_some_and(|value| value.chars().count() > limit) {
         return Err(ApiError::new(Code::InvalidParameter, format!("{name} has at most {limit} characters")));
+    }
+    Ok(())
+}
+
+/// Who goes on: somebody must.
+pub(super) fn continuation(body: &ContinueSession) -> Result<(), ApiError> {
+    if body.agent.is_none() && body.profile.is_none() {
+        return Err(ApiError::new(Code::InvalidJson, "name the agent or the profile that goes on"));
+    }
+    length("profile", body.profile.as_deref(), MAX_NAME)
+}
+
+/// Feedback: a comment of bounded length.
+pub(super) fn feedback(feedback: &Feedback) -> Result<(), ApiError> {
+    if feedback.comment.as_deref().is_some_and(|comment| comment.chars().count() > MAX_COMMENT) {
+        let message = format!("a comment has at most {MAX_COMMENT} characters");
+        return Err(ApiError::new(Code::ContentTooLarge, message).with("limit", MAX_COMMENT));
     }
     Ok(())
 }

@@ -212,6 +212,11 @@ fn wrong_form(form: Code, path: &str, what: &str) -> ApiError {
     }
 }
 
+/// The body of calls without fields.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::HeaderValue;

@@ -3,30 +3,56 @@
 use actix_web::HttpRequest;
 use sha2::{Digest, Sha256};
 
+use super::errors::internal;
 use crate::{
     error::{ApiError, Code},
     gateway::Idempotency,
+    ids::SessionKey,
+    protocol::SendMessage,
 };
 
 /// The longest key, in characters.
 const MAX_KEY: usize = 256;
 
-/// Reads the header.
+/// Reads the header; the hash covers the route and the body as it came.
 ///
 /// # Errors
 /// `idempotency_key_too_long` for an empty or too long key, `invalid_parameter` for one that is no text.
 pub(super) fn once(request: &HttpRequest, body: &[u8]) -> Result<Option<Idempotency>, ApiError> {
-    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
-    let key = std::str::from_utf8(value.as_bytes())
-        .map_err(|error| ApiError::new(Code::InvalidParameter, format!("Idempotency-Key is not UTF-8: {error}.")))?;
+    let Some(key) = key(request)? else { return Ok(None) };
     keyed(key, &[request.method().as_str().as_bytes(), request.path().as_bytes(), body]).map(Some)
 }
 
-/// A key with the hash of what makes the call what it is.
+/// Reads the header of a message; see [`message_once`].
+///
+/// # Errors
+/// As [`once`].
+pub(super) fn once_of_message(
+    request: &HttpRequest,
+    session: &SessionKey,
+    message: &SendMessage,
+) -> Result<Option<Idempotency>, ApiError> {
+    key(request)?.map(|key| message_once(key, session, message)).transpose()
+}
+
+fn key(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
+    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(Some)
+        .map_err(|error| ApiError::new(Code::InvalidParameter, format!("Idempotency-Key is not UTF-8: {error}.")))
+}
+
+/// The key of a message: the hash covers what it says, so that a client that lost its WebSocket can ask again over HTTP.
 ///
 /// # Errors
 /// `idempotency_key_too_long`.
-pub fn keyed(key: &str, call: &[&[u8]]) -> Result<Idempotency, ApiError> {
+pub fn message_once(key: &str, session: &SessionKey, message: &SendMessage) -> Result<Idempotency, ApiError> {
+    let call = serde_json::to_vec(message).map_err(|_never| internal())?;
+    keyed(key, &[b"send", session.as_str().as_bytes(), &call])
+}
+
+/// A key with the hash of what makes the call what it is.
+fn keyed(key: &str, call: &[&[u8]]) -> Result<Idempotency, ApiError> {
     if key.is_empty() || key.chars().count() > MAX_KEY {
         let what = format!("An Idempotency-Key has 1 to {MAX_KEY} characters.");
         return Err(ApiError::new(Code::IdempotencyKeyTooLong, what));

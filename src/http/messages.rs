@@ -13,7 +13,7 @@ use super::{
     body::{Upload, decode, too_large},
     caller::{Reader, Writer},
     follow::follow,
-    idempotency::once,
+    idempotency::once_of_message,
     list::List,
     params::MAX_WAIT,
     path::{Key, Named, Under},
@@ -72,7 +72,7 @@ pub(super) async fn send(
     }
     let wait = params.wait()?.or_else(|| preferred_wait(&request));
     let streamed = accepts(&request, "text/event-stream");
-    let key_of_call = once(&request, &body)?;
+    let key_of_call = once_of_message(&request, &key, &message)?;
     drop(body);
     let outcome = api.gateway.send(&who, &key, message, "api", key_of_call).await?;
     if streamed {

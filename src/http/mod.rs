@@ -12,6 +12,7 @@ mod errors;
 mod events;
 mod follow;
 mod guard;
+mod handover;
 mod idempotency;
 mod list;
 mod messages;
@@ -35,7 +36,7 @@ pub use self::{
     errors::no_route,
     follow::follow,
     guard::{Allowed, guard},
-    idempotency::keyed,
+    idempotency::message_once,
     params::Params,
     path::{Key, Named, key as parse_key},
     turns::{abort_json, accepted_json},
@@ -87,6 +88,8 @@ pub fn configure(app: &mut web::ServiceConfig) {
     session("/state").get(sessions::state).add(app);
     session("/reset").post(sessions::reset).add(app);
     session("/reload").post(sessions::reload).add(app);
+    session("/continue").post(handover::go_on).add(app);
+    session("/feedback").put(handover::put_feedback).add(app);
     session("/brief").get(sessions::brief).put(sessions::put_brief).add(app);
     session("/model").put(sessions::put_model).add(app);
     session("/mode").put(sessions::put_mode).add(app);

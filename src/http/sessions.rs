@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Api, Params,
-    body::{Body, Json, decode},
+    body::{Body, Json, Nothing, decode},
     caller::{Reader, Writer},
     idempotency::once,
     list::{List, Whole},
@@ -99,8 +99,15 @@ pub(super) async fn state(
 }
 
 /// `POST …/reset`
-pub(super) async fn reset(api: Data<Api>, Writer(who): Writer, Key(key): Key) -> SnapshotResult {
-    api.gateway.reset(&who, &key).await.map(web::Json)
+pub(super) async fn reset(
+    request: HttpRequest,
+    api: Data<Api>,
+    Writer(who): Writer,
+    Key(key): Key,
+    Body(body): Body,
+) -> SnapshotResult {
+    let Nothing {} = decode(&body, Code::InvalidJson)?;
+    api.gateway.reset(&who, &key, once(&request, &body)?).await.map(web::Json)
 }
 
 /// `POST …/reload`

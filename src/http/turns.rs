@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Api, Params,
-    body::{Body, Json, decode},
+    body::{Body, Json, Nothing, decode},
     caller::{Reader, Writer},
     idempotency::once,
     list::List,
@@ -37,11 +37,6 @@ pub(super) struct Move {
     #[serde(deserialize_with = "Option::deserialize")]
     before: Option<String>,
 }
-
-/// The body of calls without fields.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// What an accepted message answers, on every transport.
 pub fn accepted_json(accepted: &Accepted) -> Value {

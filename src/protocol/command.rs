@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{session::Visibility, turn::Policy};
+use crate::ids::TurnId;
 
 /// A file that comes with a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +99,42 @@ pub struct PatchSession {
     pub permission_mode: Option<String>,
     /// The brief: partial replace by strings, `""` clears.
     pub brief: Option<Map<String, Value>>,
+}
+
+/// The body of `POST /v1/sessions/{key}/continue`: who goes on, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContinueSession {
+    /// The profile that goes on.
+    pub profile: Option<String>,
+    /// The agent that goes on.
+    pub agent: Option<String>,
+    /// What it is to do.
+    pub text: String,
+}
+
+/// The body of `PUT /v1/sessions/{key}/feedback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feedback {
+    /// Good or bad.
+    pub rating: Rating,
+    /// Why, in at most 4 000 characters.
+    #[serde(default)]
+    pub comment: Option<String>,
+    /// The turn that it is about; the whole session when left out.
+    #[serde(default)]
+    pub turn_id: Option<TurnId>,
+}
+
+/// Good or bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rating {
+    /// Good.
+    Up,
+    /// Bad.
+    Down,
 }
 
 /// Tells a null from an absent field: `Some(None)` is null.

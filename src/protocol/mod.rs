@@ -12,7 +12,7 @@ pub mod session;
 pub mod turn;
 
 pub use choice::{Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, ResolvedBy};
-pub use command::{Attachment, CreateSession, PatchSession, SendMessage};
+pub use command::{Attachment, ContinueSession, CreateSession, Feedback, PatchSession, Rating, SendMessage};
 pub use event::{Event, EventBody};
 pub use frame::{Control, Frame};
 pub use message::{Message, Part, Role, ToolStatus};

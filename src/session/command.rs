@@ -44,8 +44,12 @@ pub enum Command {
     Patch(Arc<PatchSession>),
     /// Replace parts of the brief.
     Brief(Map<String, Value>),
-    /// Start a new conversation, once nothing runs.
-    Reset,
+    /// Go on with another agent or profile.
+    HandOver(Arc<HandOver>),
+    /// Keep what somebody thinks: of what (`session` or a turn's id), and what.
+    Feedback(String, Value),
+    /// Start a new conversation, once nothing runs; the call that must not happen twice.
+    Reset(Option<Once>),
     /// Delete the session, once nothing runs; refused when it is busy and `force` is not set.
     Delete {
         /// Stop what runs.
@@ -53,6 +57,17 @@ pub enum Command {
     },
     /// Restart the agent at the next turn.
     Reload,
+}
+
+/// A hand-over, checked by the gateway.
+#[derive(Debug, Clone)]
+pub struct HandOver {
+    /// The agent that goes on, where it is another one.
+    pub agent: Option<String>,
+    /// The profile that goes on, where it is another one.
+    pub profile: Option<String>,
+    /// What it is to do.
+    pub message: Enqueue,
 }
 
 /// A message to accept, checked by the gateway.

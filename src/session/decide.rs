@@ -69,7 +69,12 @@ impl Draft {
             Command::Answer(id, answer, by) => self.answer(env, *id, answer, *by),
             Command::Patch(body) => self.patch(env, body),
             Command::Brief(fields) => self.set_brief(env, fields),
-            Command::Reset => {
+            Command::HandOver(hand_over) => self.hand_over(env, hand_over),
+            Command::Feedback(name, value) => self.feedback(env, name, value),
+            Command::Reset(once) => {
+                // Asked for again while it waits: the caller joins it.
+                let state = self.state.as_mut().ok_or_else(no_session)?;
+                state.reset_call.clone_from(once);
                 self.drop_queued(env, "session_reset");
                 self.request_stop(TurnState::Cancelled, "session_reset");
                 self.end_when_idle(env, PendingEnd::Reset)

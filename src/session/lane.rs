@@ -183,6 +183,8 @@ impl SessionActor {
         let once = match command {
             Command::Enqueue(message) => message.once.as_ref(),
             Command::Create { once, .. } => once.as_ref(),
+            Command::Reset(once) => once.as_ref(),
+            Command::HandOver(hand_over) => hand_over.message.once.as_ref(),
             _ => None,
         };
         if let Some(once) = once {

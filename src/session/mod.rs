@@ -4,7 +4,7 @@
 //! state ([`draft::Draft`]), which becomes the state only once it is on disk; nobody sees an event that a crash
 //! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
-//! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `turns` (the way of a
+//! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `handover`, `turns` (the way of a
 //!   turn), `steering` (texts for it), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
 //! - over all sessions: [`admission`]
@@ -19,6 +19,7 @@ mod decide;
 pub mod draft;
 pub mod env;
 mod fallback;
+mod handover;
 mod lane;
 pub mod messages;
 pub mod outbox;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::{queue::Queue, rope::Rope};
+use super::{command::Once, queue::Queue, rope::Rope};
 use crate::{
     agents::ToolCall,
     ids::{MessageId, SessionId, SessionKey, TurnId},
@@ -34,6 +34,8 @@ pub struct State {
     pub running: Option<Running>,
     /// What waits until nothing runs any more.
     pub pending_end: Option<PendingEnd>,
+    /// The call that asked for the new conversation that waits, so that it happens once. Memory only.
+    pub reset_call: Option<Once>,
     /// Answers to be given again.
     pub rules: Arc<Vec<Rule>>,
     /// The agents' own ids of this conversation.
@@ -256,6 +258,7 @@ impl State {
             queue: Queue::default(),
             running: None,
             pending_end: None,
+            reset_call: None,
             rules: Arc::default(),
             native_ids: Arc::default(),
             warm: None,

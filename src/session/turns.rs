@@ -368,8 +368,13 @@ impl Draft {
         record.feedback = Value::Null;
         let changed = [("id", record.snapshot.id), ("previous_id", previous)];
         let changed = changed.into_iter().map(|(name, id)| (name.to_owned(), id.to_string().into())).collect();
+        let made = record.snapshot.id;
         self.emit(env.now, None, EventBody::SessionReset { changed });
         self.replace(record);
+        // Only now: a crash before it must leave the call to be made again.
+        if let Some(once) = self.state.as_mut().and_then(|state| state.reset_call.take()) {
+            self.remember(env.now, &once, format!(r#"{{"reset":"{made}"}}"#));
+        }
         self.effects.extend([Effect::CloseAgent, Effect::ResetDone]);
     }
 

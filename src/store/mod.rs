@@ -11,6 +11,7 @@
 //! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
 
 mod append;
+mod backup;
 mod choices;
 mod codec;
 mod connection;
@@ -47,6 +48,7 @@ use tokio::sync::{
     oneshot,
 };
 
+pub use backup::{Backup, backup};
 pub use records::*;
 
 use crate::{config::StoreConfig, ids::SessionKey};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::{ApiError, Code},
     gateway::{Filter, From, Gateway, Idempotency, Principal, Scope, Subscription},
-    http::{Named, abort_json, accepted_json, decode_value, keyed, parse_key, require},
+    http::{Named, abort_json, accepted_json, decode_value, message_once, parse_key, require},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{ChoiceAnswer, ResolvedBy, SendMessage},
     timestamp::Timestamp,
@@ -132,10 +132,7 @@ fn send(mut fields: Map<String, Value>, session: SessionKey) -> Result<Op, ApiEr
         Some(_) => return Err(invalid("The field idempotency_key must be a text.").with("field", "idempotency_key")),
     };
     let message: SendMessage = decode_value(Value::Object(fields), Code::InvalidJson)?;
-    let once = key.map(|key| {
-        let call = serde_json::to_vec(&message).unwrap_or_default();
-        keyed(&key, &[b"send", session.as_str().as_bytes(), &call])
-    });
+    let once = key.map(|key| message_once(&key, &session, &message));
     Ok(Op::Send { session, message: Box::new(message), once: once.transpose()? })
 }
 

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::gateway::{
-    Reply, Sse, TestGateway, play, str_of, text, turn_id,
+    Reply, Socket, Sse, TestGateway, play, str_of, text, turn_id,
     wire::{is_log, of_type},
 };
 
@@ -136,4 +136,31 @@ async fn keys_have_a_length() {
     let server = TestGateway::start();
     post(&server, MESSAGES, &"x".repeat(256), text("hi")).await.ok(202);
     post(&server, MESSAGES, &"x".repeat(257), text("hi")).await.refused(400, "idempotency_key_too_long");
+}
+
+#[tokio::test]
+async fn a_message_that_was_sent_over_a_socket_is_the_same_over_http() {
+    let server = TestGateway::start();
+    let mut socket = Socket::open(&server, "/v1/ws").await;
+    let op = json!({"op": "send", "session": "k", "text": "hi", "client_id": "c", "idempotency_key": "once"});
+    let first = turn_id(&socket.ok(op).await);
+    let again = post(&server, MESSAGES, "once", json!({"client_id": "c", "text": "hi"})).await.ok(202);
+    assert_eq!(turn_id(&again), first);
+    post(&server, MESSAGES, "once", text("hi")).await.refused(409, "idempotency_key_reused");
+}
+
+#[tokio::test]
+async fn a_reset_happens_once() {
+    let mut server = TestGateway::start();
+    server.hang("k", json!({})).await;
+    let path = "/v1/sessions/k/reset";
+    let (one, two) = futures_util::join!(post(&server, path, "r", json!({})), post(&server, path, "r", json!({})));
+    let id = one.ok(200)["id"].clone();
+    assert_eq!(two.ok(200)["id"], id, "both are the one reset");
+    server.run("k", text("in the new one")).await;
+    server.kill9();
+    server.restart();
+    assert_eq!(post(&server, path, "r", json!({})).await.ok(200)["id"], id);
+    assert_eq!(server.snapshot("k").await["message_count"], 2, "nothing was reset again");
+    assert_ne!(post(&server, path, "another", json!({})).await.ok(200)["id"], id);
 }

@@ -11,11 +11,13 @@ mod gateway;
 
 mod access;
 mod agents;
+mod backup;
 mod bad_input;
 mod choices;
 mod conversations;
 mod echo;
 mod events;
+mod handover;
 mod idempotency;
 mod limits;
 mod lists;

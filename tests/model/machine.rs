@@ -272,7 +272,7 @@ impl Machine {
                     self.command(Command::Edit(id, format!("edited {}", self.said)));
                 }
             }
-            Op::Reset if self.state.is_some() => self.command(Command::Reset),
+            Op::Reset if self.state.is_some() => self.command(Command::Reset(None)),
             Op::Archive if self.state.is_some() => {
                 let archived = self.state.as_ref().map(|state| !state.record.snapshot.archived);
                 self.command(Command::Patch(Arc::new(PatchSession { archived, ..PatchSession::default() })));

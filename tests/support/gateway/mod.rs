@@ -10,6 +10,8 @@
 #![allow(clippy::indexing_slicing)]
 
 pub mod http;
+#[path = "../postgres.rs"]
+mod postgres;
 pub mod process;
 pub mod socket;
 pub mod sse;

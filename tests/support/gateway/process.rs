@@ -47,8 +47,21 @@ impl TestGateway {
         Self::with(&[])
     }
 
-    /// A server with settings, as in `("GREENROOM_SESSION__MAX_QUEUE", "5")`.
+    /// A server with settings, as in `("GREENROOM_SESSION__MAX_QUEUE", "5")`. Its database is an SQLite file; with
+    /// `GREENROOM_TEST_STORE=postgres` in the environment of the tests, a new database of a throwaway Postgres.
     pub fn with(environment: &[(&str, &str)]) -> Self {
+        match std::env::var("GREENROOM_TEST_STORE").as_deref() {
+            Err(_) | Ok("sqlite") => Self::on_sqlite(environment),
+            Ok("postgres") => {
+                let database = super::postgres::server().fresh_database();
+                Self::on_sqlite(&[&[("GREENROOM_DATABASE", database.as_str())], environment].concat())
+            }
+            Ok(other) => panic!("GREENROOM_TEST_STORE is sqlite or postgres, not {other:?}"),
+        }
+    }
+
+    /// The same on SQLite in any case, for what is about its file.
+    pub fn on_sqlite(environment: &[(&str, &str)]) -> Self {
         // One test process may do it often; only the first one counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
