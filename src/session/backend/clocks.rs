@@ -1,0 +1,55 @@
+//! The clocks of a turn: how long its agent may say nothing, and how long its questions wait.
+
+use std::time::{Duration, Instant};
+
+use actix::{AsyncContext as _, Context};
+
+use super::super::{SessionActor, lane::Input};
+use crate::timestamp::Timestamp;
+
+impl SessionActor {
+    /// Looks whether the agent has said anything, as long as a turn runs. Waiting for an answer is no stall.
+    pub(super) fn watch_stall(&mut self, ctx: &mut Context<Self>) {
+        let limit = self.deps.config().agent.stall_timeout.0;
+        let Some(slot) = &mut self.backend.slot else { return };
+        let pause = limit.saturating_sub(slot.heard.elapsed()).max(Duration::from_millis(10));
+        if let Some(timer) = slot.stall_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        slot.stall_timer = Some(ctx.run_later(pause, move |actor, ctx| {
+            let running = actor.state.as_ref().and_then(|state| state.running.as_ref());
+            let asking = running.is_some_and(|running| !running.choices.is_empty());
+            let Some(slot) = &mut actor.backend.slot else { return };
+            if asking {
+                slot.heard = Instant::now();
+            }
+            if slot.heard.elapsed() >= limit {
+                actor.lane.push(Input::Stalled);
+                actor.advance(ctx);
+            } else {
+                actor.watch_stall(ctx);
+            }
+        }));
+    }
+
+    /// Sets the clock for the question that runs out first.
+    pub(in crate::session) fn watch_choices(&mut self, ctx: &mut Context<Self>) {
+        let running = self.state.as_ref().and_then(|state| state.running.as_ref());
+        let due = running.and_then(|running| running.choices.iter().map(|pending| pending.choice.expires_at).min());
+        if self.backend.choice_timer.map(|(_, at)| at) == due {
+            return;
+        }
+        if let Some((timer, _)) = self.backend.choice_timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let Some(due) = due else { return };
+        let pause = due.since(Timestamp::now());
+        let timer = ctx.run_later(pause, |actor, ctx| {
+            actor.backend.choice_timer = None;
+            actor.lane.push(Input::ChoicesExpired);
+            actor.advance(ctx);
+            actor.watch_choices(ctx);
+        });
+        self.backend.choice_timer = Some((timer, due));
+    }
+}
