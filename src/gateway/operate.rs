@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -19,9 +20,11 @@ use crate::{
 };
 
 /// The settings in force: what `GET /v1/config` shows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Settings")]
 pub struct SettingsView {
-    /// All of them, secrets as `***`.
+    /// All of them by topic and name, secrets as `***`.
+    #[schemars(extend("type" = "object"))]
     pub settings: Value,
     /// The keys that may change while the server runs.
     pub mutable: &'static [&'static str],

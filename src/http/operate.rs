@@ -16,6 +16,8 @@ use actix_web::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream::unfold};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Api, Params, body::Json, caller::Admin, list::Whole, messages::accepts, params::seq};
@@ -135,7 +137,42 @@ pub struct SocketStats {
     opened: AtomicU64,
     closed: AtomicU64,
     failed: AtomicU64,
-    last_error: Mutex<Option<(Timestamp, u16, String)>>,
+    last_error: Mutex<Option<SocketError>>,
+}
+
+/// The ways in and out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Channels {
+    /// Inbound webhooks; there are none in this version.
+    webhook_routes: Vec<Value>,
+    /// Outbound webhooks; there are none in this version.
+    webhook_endpoints: Vec<Value>,
+    /// WebSocket connections.
+    sockets: Sockets,
+}
+
+/// What WebSockets went through since the start.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Sockets {
+    /// Those that are open now.
+    open: u64,
+    /// Those that were opened.
+    opened_total: u64,
+    /// Those that the server closed for a fault of the client, or its own.
+    failed_total: u64,
+    /// The last of these; null when there was none.
+    last_error: Option<SocketError>,
+}
+
+/// Why a WebSocket was closed by the server.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct SocketError {
+    /// When.
+    at: Timestamp,
+    /// The close code.
+    code: u16,
+    /// The reason that went with it.
+    reason: String,
 }
 
 impl SocketStats {
@@ -152,28 +189,22 @@ impl SocketStats {
     /// One was closed by the server, for a reason that is not a client's close nor the server's stop.
     pub fn failed(&self, code: u16, why: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Timestamp::now(), code, why.to_owned()));
+        let error = SocketError { at: Timestamp::now(), code, reason: why.to_owned() };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    fn to_json(&self) -> Value {
+    fn now(&self) -> Sockets {
         let (opened, closed) = (self.opened.load(Ordering::Relaxed), self.closed.load(Ordering::Relaxed));
-        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        json!({
-            "open": opened.saturating_sub(closed),
-            "opened_total": opened,
-            "failed_total": self.failed.load(Ordering::Relaxed),
-            "last_error": last.map(|(at, code, reason)| json!({"at": at, "code": code, "reason": reason})),
-        })
+        Sockets {
+            open: opened.saturating_sub(closed),
+            opened_total: opened,
+            failed_total: self.failed.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
 /// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
-pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Value> {
-    let empty: [Value; 0] = [];
-    web::Json(json!({
-        "webhook_routes": empty,
-        "webhook_endpoints": empty,
-        "sockets": api.sockets.to_json(),
-    }))
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
+    web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
 }
