@@ -95,6 +95,11 @@ impl Gateway {
         for SettingChange { key, from, to } in &made {
             log::info!(user = who.user.as_str(), key = key.as_str(), from:% = from, to:% = to; "a setting was changed");
         }
+        if !made.is_empty() {
+            // None of the settings that may change holds a secret.
+            let detail = made.iter().map(|one| (one.key.clone(), json!({"from": one.from, "to": one.to})));
+            self.note_server(who, "config.update", Value::Object(detail.collect()));
+        }
         Ok(made)
     }
 

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use actix_web::{
@@ -22,9 +23,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Api, Params, body::Json, caller::Admin, list::Whole, messages::accepts, params::seq};
 use crate::{
+    access::{Lease, Shows},
     error::{ApiError, Code},
     gateway::SettingsView,
     logs::{self, Line, Tail},
+    protocol::frame::EndReason,
     timestamp::Timestamp,
 };
 
@@ -47,7 +50,7 @@ pub(super) async fn patch_config(
 pub(super) async fn logs(
     request: HttpRequest,
     api: Data<Api>,
-    Admin(_): Admin,
+    Admin(who): Admin,
     params: Params,
 ) -> Result<HttpResponse, ApiError> {
     let limit = params.count("limit", 200, 1..=u32::try_from(logs::MAX_LINES).unwrap_or(u32::MAX))?;
@@ -75,13 +78,14 @@ pub(super) async fn logs(
             (tail, newest)
         }
     };
-    let following = Following { tail: Tail::new(Arc::clone(lines), from), ready: VecDeque::new(), severity };
-    let following = Following { ready: tail.iter().map(|line| block(line)).collect(), ..following };
+    let lease = api.gateway.access().lease(&who, Shows::All)?;
+    let ready = tail.iter().map(|line| block(line)).collect();
+    let following = Following { tail: Tail::new(Arc::clone(lines), from), ready, severity, lease };
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("x-accel-buffering", "no"))
-        .streaming(following.stream(&api)))
+        .streaming(following.stream(api.config.stream.heartbeat.0)))
 }
 
 /// A log that is being followed.
@@ -89,30 +93,27 @@ struct Following {
     tail: Tail,
     ready: VecDeque<String>,
     severity: u8,
+    lease: Lease,
 }
 
 impl Following {
-    fn stream(self, api: &Api) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-        let (stopping, heartbeat) = (api.gateway.access().stopping.child_token(), api.config.stream.heartbeat.0);
-        unfold(Some(self), move |following| {
-            let stopping = stopping.clone();
-            async move {
-                let mut following = following?;
-                let text = loop {
-                    if !following.ready.is_empty() {
-                        break following.ready.drain(..).collect();
-                    }
-                    tokio::select! {
-                        (lost, lines) = following.tail.next() => following.take(lost, &lines),
-                        () = stopping.cancelled() => {
-                            let end = json!({"type": "stream.end", "data": {"reason": "shutting_down", "retry": true}});
-                            return Some((Ok(format!("event: stream.end\ndata: {end}\n\n").into()), None));
-                        }
-                        () = tokio::time::sleep(heartbeat) => break ": ping\n\n".to_owned(),
-                    }
-                };
-                Some((Ok(Bytes::from(text)), Some(following)))
-            }
+    fn stream(self, heartbeat: Duration) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        unfold(Some(self), move |following| async move {
+            let mut following = following?;
+            let text = loop {
+                if let Some(reason) = following.lease.revoked() {
+                    return Some((Ok(end(reason)), None));
+                }
+                if !following.ready.is_empty() {
+                    break following.ready.drain(..).collect();
+                }
+                tokio::select! {
+                    (lost, lines) = following.tail.next() => following.take(lost, &lines),
+                    reason = following.lease.ended() => return Some((Ok(end(reason)), None)),
+                    () = tokio::time::sleep(heartbeat) => break ": ping\n\n".to_owned(),
+                }
+            };
+            Some((Ok(Bytes::from(text)), Some(following)))
         })
     }
 
@@ -124,6 +125,12 @@ impl Following {
         let wanted = lines.iter().filter(|line| line.severity() <= self.severity);
         self.ready.extend(wanted.map(|line| block(line)));
     }
+}
+
+/// The last event.
+fn end(reason: EndReason) -> Bytes {
+    let end = json!({"type": "stream.end", "data": {"reason": reason, "retry": reason.retry()}});
+    format!("event: stream.end\ndata: {end}\n\n").into()
 }
 
 /// A line as an event.

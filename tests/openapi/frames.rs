@@ -62,6 +62,32 @@ async fn every_event_and_frame_has_its_form() {
 }
 
 #[tokio::test]
+async fn the_feed_has_its_form_over_every_transport() {
+    let server = TestGateway::start();
+    let contract = Contract::of(&server).await;
+    let mut stream = Sse::open(&server, "/v1/events").await;
+    let mut socket = Socket::open(&server, "/v1/ws").await;
+    let op = json!({"id": 1, "op": "subscribe", "session": "*", "after": "0", "types": ["turn."]});
+    contract.check("/components/schemas/SocketRequest", &op);
+    socket.text(op.to_string()).await;
+    server.run("k", text("hi")).await;
+    let (mut kinds, mut over_socket) = (Vec::new(), Vec::new());
+    while !kinds.contains(&"turn.finished".to_owned()) {
+        let frame = stream.json().await.unwrap();
+        contract.check("/components/schemas/StreamFrame", &frame);
+        kinds.push(frame["type"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(kinds[..2], ["stream.hello", "stream.cursor"]);
+    while !over_socket.contains(&"turn.finished".to_owned()) {
+        let frame = socket.json().await;
+        contract.check("/components/schemas/SocketFrame", &frame);
+        assert!(frame["seq"].is_null() || frame["cursor"].is_string(), "{frame}");
+        over_socket.push(frame["type"].as_str().unwrap().to_owned());
+    }
+    assert!(over_socket.contains(&"stream.hello".to_owned()), "{over_socket:?}");
+}
+
+#[tokio::test]
 async fn sockets_say_and_take_what_is_described() {
     let server = TestGateway::with(&[("GREENROOM_STREAM__HEARTBEAT", "1s")]);
     let contract = Contract::of(&server).await;

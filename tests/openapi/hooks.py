@@ -102,7 +102,8 @@ def before_call(context, case, kwargs):
             if name in query:
                 query[name] = "0"
     # The server goes on as it is set up: settings get the values that they have.
-    if case.operation.label == "PATCH /v1/config" and case.meta and case.meta.generation.mode.is_positive:
+    positive = case.meta is not None and case.meta.generation.mode.is_positive
+    if case.operation.label == "PATCH /v1/config" and positive and isinstance(case.body, dict):
         case.body = {topic: dict.fromkeys(names) for topic, names in case.body.items()}
     if isinstance(query.get("wait"), (int, float)) and query["wait"] > 1:
         query["wait"] = 1
