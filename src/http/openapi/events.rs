@@ -109,7 +109,8 @@ fn all_sessions(doc: &mut Document) {
     doc.get("/v1/events", "listAllEvents", "The logs of all sessions that you may see: as a stream, or in pages")
         .about(
             "As the log of one session, with an opaque cursor as `id`. The stream begins with `stream.hello`; \
-             `stream.cursor` tells a place that no event stands at. It brings no session into memory.",
+             a place that no event stands at comes as an `id` alone (over WebSocket as `stream.cursor`). It brings no \
+             session into memory.",
         )
         .reads()
         .query(
