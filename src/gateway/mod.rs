@@ -335,7 +335,7 @@ impl Gateway {
     /// None so far.
     pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
         self.deps.registry.refresh(Arc::clone(&self.deps.ledger)).await;
-        self.note_server(who, "agents.refresh");
+        self.note_server(who, "agents.refresh", Value::Null);
         self.agents(who).await
     }
 }
