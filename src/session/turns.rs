@@ -228,6 +228,16 @@ impl Draft {
         let Some(state) = &mut self.state else { return };
         let model = state.running.as_ref().and_then(|running| running.turn.turn.model.clone()).or(model);
         state.warmed_up = true;
+        // What this agent does now the others do not know: they begin anew, and get the transcript.
+        if let Some(running) = &state.running {
+            let agent = running.turn.turn.agent.clone();
+            let conversation = state.record.snapshot.id;
+            let strangers: Vec<String> = state.native_ids.keys().filter(|name| **name != agent).cloned().collect();
+            for name in strangers {
+                Arc::make_mut(&mut state.native_ids).remove(&name);
+                self.native_ids.push((conversation, name, None));
+            }
+        }
         let Some(running) = &mut state.running else { return };
         let turn = Arc::make_mut(&mut running.turn);
         turn.turn.state = TurnState::Running;
