@@ -131,7 +131,8 @@ impl Draft {
             return;
         }
         let Some(running) = self.running() else { return };
-        if std::mem::take(&mut running.redirecting) && outcome == Outcome::Cancelled && running.stop.is_none() {
+        let waits = std::mem::take(&mut running.redirecting) && !running.steers.is_empty();
+        if waits && outcome == Outcome::Cancelled && running.stop.is_none() {
             return self.go_on(env);
         }
         let ending = match (outcome, running.stop.take()) {
