@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::ASK_ID,
     command::{Asker, Command, Done},
     draft::{Draft, Effect, Ending, changed_of},
     env::Env,
@@ -215,8 +216,13 @@ impl Draft {
         if let Some(running) = self.running() {
             running.choices.remove(at);
         }
+        let ours = pending.ask_id == ASK_ID;
+        let go_on = matches!(&reply, Answer::Option { id } if choice.options.iter().any(|o| o.id == *id && o.kind.allows()));
         self.resolve(env, turn, pending, outcome, reply, by);
         self.touch_row(env.now, |_| {});
+        if ours {
+            self.budget_answered(env, go_on);
+        }
         Ok(Done::Unit)
     }
 
@@ -237,7 +243,9 @@ impl Draft {
             let turn = running.turn.turn.id;
             let Some(at) = running.choices.iter().position(|pending| pending.choice.expires_at <= now) else { return };
             let pending = running.choices.remove(at);
-            let allow = env.settings.on_timeout == TimeoutOutcome::Allow;
+            // Nobody has allowed to use up more.
+            let ours = pending.ask_id == ASK_ID;
+            let allow = env.settings.on_timeout == TimeoutOutcome::Allow && !ours;
             let option = option_for(&pending.choice.options, allow).map(|option| (option.id.clone(), option.kind));
             let (outcome, reply) = match option {
                 Some((id, kind)) => (json!({ "option_id": id, "kind": kind }), Answer::Option { id }),
@@ -245,6 +253,9 @@ impl Draft {
             };
             self.resolve(env, turn, pending, outcome, reply, ResolvedBy::Timeout);
             self.touch_row(env.now, |_| {});
+            if ours {
+                self.budget_answered(env, false);
+            }
         }
     }
 
@@ -266,6 +277,11 @@ impl Draft {
         }
         if let Some(brief) = &body.brief {
             self.set_brief(env, brief)?;
+        }
+        if let Some(change) = &body.budget {
+            self.set_budget(env, change);
+            after.budget = self.state.as_ref().and_then(|state| state.record.snapshot.budget);
+            self.pump(env);
         }
         if after == before {
             return self.snapshot_done();

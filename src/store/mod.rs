@@ -14,6 +14,7 @@ mod accounts;
 mod append;
 mod audit;
 mod backup;
+mod budgets;
 mod choices;
 mod codec;
 mod connection;
@@ -53,6 +54,7 @@ use tokio::sync::{
 
 pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
+pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
 pub use backup::{Backup, backup};
 pub use records::*;
 
