@@ -144,7 +144,11 @@ impl Metrics {
             )?,
             budgets: add(
                 r,
-                counters("budget_events_total", "Budgets that were warned of, exceeded, and what followed.", &["outcome"]),
+                counters(
+                    "budget_events_total",
+                    "Budgets that were warned of, exceeded, and what followed.",
+                    &["outcome"],
+                ),
             )?,
             queued_turns: add(r, IntGauge::new("queued_turns", "Turns that wait, in live sessions."))?,
             running_turns: add(r, IntGauge::new("running_turns", "Turns that run."))?,

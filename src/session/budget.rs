@@ -221,8 +221,7 @@ pub enum Verdict {
 pub fn judge(config: &BudgetConfig, record: &BudgetRecord, bounds: &[Bound], asked: bool) -> Verdict {
     let mut verdict = Verdict::GoOn;
     for bound in bounds.iter().filter(|bound| bound.is_reached()) {
-        let declined =
-            || record.marks.iter().any(|mark| mark.kind == BudgetMarkKind::Declined && bound.has(mark));
+        let declined = || record.marks.iter().any(|mark| mark.kind == BudgetMarkKind::Declined && bound.has(mark));
         match config.on_limit {
             OnLimit::Warn => {}
             OnLimit::Stop => return Verdict::Stop(*bound),
@@ -288,9 +287,8 @@ pub fn view(config: &BudgetConfig, record: &BudgetRecord, bounds: &[Bound]) -> O
         let of = |bound: &Bound| TokenBudget { used: bound.used as u64, limit: bound.limit as u64 };
         find(scope, BudgetUnit::Tokens).map(of)
     };
-    let cost = |scope| {
-        find(scope, BudgetUnit::CostUsd).map(|bound| CostBudget { used: bound.used, limit: bound.limit })
-    };
+    let cost =
+        |scope| find(scope, BudgetUnit::CostUsd).map(|bound| CostBudget { used: bound.used, limit: bound.limit });
     let day = DayBudget { tokens: tokens(BudgetScope::UserDay), cost_usd: cost(BudgetScope::UserDay) };
     let warned = bounds.iter().any(|bound| bound.is_reached() || bound.is_near(config.warn_at));
     let state = match judge(config, record, bounds, false) {

@@ -108,10 +108,12 @@ fn another_bound_and_another_day_are_told_of_anew() {
 fn to_go_on_raises_what_is_reached_and_nothing_else() {
     let config = config(OnLimit::Ask);
     let mut record = BudgetRecord::default();
-    raise(&config, &mut record, &of(&config, &record.clone(), &used(130, 1.0)));
+    let at = of(&config, &record, &used(130, 1.0));
+    raise(&config, &mut record, &at);
     assert_eq!((record.tokens, record.day), (Some(180), None), "by half of 100, from what is used");
     assert_eq!(verdict(&config, &record, &used(179, 1.0), false), Verdict::GoOn);
-    raise(&config, &mut record, &of(&config, &record.clone(), &used(150, 2.0)));
+    let at = of(&config, &record, &used(150, 2.0));
+    raise(&config, &mut record, &at);
     let day = DayRaise { day: TODAY, tokens: None, cost_usd: Some(3.0) };
     assert_eq!((record.tokens, record.day), (Some(180), Some(day)));
     assert_eq!(verdict(&config, &record, &used(150, 2.9), false), Verdict::GoOn);
@@ -122,7 +124,8 @@ fn a_no_holds_until_the_bound_is_another() {
     let config = config(OnLimit::Ask);
     let mut record = BudgetRecord::default();
     let at = used(100, 0.0);
-    decline(&mut record, &of(&config, &record.clone(), &at));
+    let reached = of(&config, &record, &at);
+    decline(&mut record, &reached);
     assert!(matches!(verdict(&config, &record, &at, false), Verdict::Stop(_)));
     record.tokens = Some(101);
     assert_eq!(verdict(&config, &record, &at, false), Verdict::GoOn);

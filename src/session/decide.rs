@@ -217,7 +217,8 @@ impl Draft {
             running.choices.remove(at);
         }
         let ours = pending.ask_id == ASK_ID;
-        let go_on = matches!(&reply, Answer::Option { id } if choice.options.iter().any(|o| o.id == *id && o.kind.allows()));
+        let go_on =
+            matches!(&reply, Answer::Option { id } if choice.options.iter().any(|o| o.id == *id && o.kind.allows()));
         self.resolve(env, turn, pending, outcome, reply, by);
         self.touch_row(env.now, |_| {});
         if ours {

@@ -19,8 +19,8 @@ use crate::{
         Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
     },
     store::{
-        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, Spend, TurnRecord,
-        TurnWrite,
+        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, Spend,
+        TurnRecord, TurnWrite,
     },
     timestamp::Timestamp,
 };
@@ -403,8 +403,8 @@ impl Ending {
                 "the agent said nothing for too long and was stopped; agent.stall_timeout sets the limit",
             )
         };
-        let error = (state == TurnState::Failed)
-            .then(|| TurnError { code: code.as_str().into(), message: message.into() });
+        let error =
+            (state == TurnState::Failed).then(|| TurnError { code: code.as_str().into(), message: message.into() });
         Self { state, reason: Some(reason.to_owned()), error }
     }
 }

@@ -29,8 +29,8 @@ mod progress;
 pub mod queue;
 pub mod recovery;
 pub mod rope;
-pub mod state;
 mod spending;
+pub mod state;
 mod steering;
 pub mod subscribers;
 pub mod subscription;
@@ -38,7 +38,7 @@ mod trace;
 mod turns;
 pub mod workspace;
 
-pub use spending::of_stored as budget_of_stored;
 pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
+pub use spending::of_stored as budget_of_stored;
 pub(crate) use subscription::passes;
 pub use subscription::{Item, Subscription};

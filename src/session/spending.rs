@@ -31,9 +31,8 @@ use crate::{
 #[must_use]
 pub fn used(state: &State, day: Amount, now: Timestamp) -> Used {
     let running = state.running.as_ref();
-    let (turn, counted) = running.map_or_else(Default::default, |running| {
-        (Amount::of(&running.usage), Amount::of(&running.turn.turn.usage))
-    });
+    let (turn, counted) = running
+        .map_or_else(Default::default, |running| (Amount::of(&running.usage), Amount::of(&running.turn.turn.usage)));
     Used {
         session: Amount::of(&state.record.snapshot.usage).plus(turn),
         day: day.plus(turn.since(counted)),

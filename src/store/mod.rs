@@ -54,8 +54,8 @@ use tokio::sync::{
 
 pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
-pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
 pub use backup::{Backup, backup};
+pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
 pub use records::*;
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
