@@ -173,6 +173,7 @@ impl ApiError {
         let retry_after = match code {
             Code::QueueFull
             | Code::RateLimited
+            | Code::BudgetExceeded
             | Code::TooManySubscribers
             | Code::TooManySessions
             | Code::StoreUnavailable

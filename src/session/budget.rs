@@ -18,6 +18,9 @@ pub(super) const WARNING: &str = "budget_warning";
 /// The id of the server's own question, where agents have ids of theirs.
 pub(super) const ASK_ID: &str = "greenroom/budget";
 
+/// Seconds after which to try again where a person has to raise the bound first.
+const RETRY_AFTER: u32 = 60;
+
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// Tokens and dollars.
@@ -197,9 +200,10 @@ impl Bound {
     #[must_use]
     pub fn refusal(&self, now: Timestamp) -> ApiError {
         let mut error = ApiError::new(Code::BudgetExceeded, self.message()).with("of", self.field());
-        if self.scope == BudgetScope::UserDay {
-            error.retry_after = Some(until_tomorrow(now));
-        }
+        error.retry_after = Some(match self.scope {
+            BudgetScope::Session => RETRY_AFTER,
+            BudgetScope::UserDay => until_tomorrow(now),
+        });
         error
     }
 }

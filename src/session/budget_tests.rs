@@ -166,7 +166,7 @@ fn a_refusal_says_when_or_how_to_go_on() {
     let now = Timestamp(TODAY * DAY_MICROS + DAY_MICROS - 90_000_000);
     assert_eq!((day_of(now), day_of(Timestamp(now.0 + 90_000_000))), (TODAY, TODAY + 1));
     let session = bounds[0].refusal(now);
-    assert_eq!((session.code, session.retry_after), (Code::BudgetExceeded, None));
+    assert_eq!((session.code, session.retry_after), (Code::BudgetExceeded, Some(RETRY_AFTER)));
     assert!(session.message.contains(r#"{"budget": {"tokens": N}}"#), "{session}");
     let day = bounds[1].refusal(now);
     assert_eq!(day.retry_after, Some(90));

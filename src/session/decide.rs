@@ -86,7 +86,12 @@ impl Draft {
             Command::Edit(id, text) => self.edit(env, *id, text),
             Command::Move(id, before) => self.move_turn(env, *id, *before),
             Command::Answer(id, answer, by) => self.answer(env, *id, answer, *by),
-            Command::Patch(body) => self.patch(env, body),
+            Command::Patch(body) => {
+                self.patch(env, body)?;
+                // What waited at a used-up budget may start now.
+                self.pump(env);
+                self.snapshot_done()
+            }
             Command::Brief(fields) => self.set_brief(env, fields),
             Command::HandOver(hand_over) => self.hand_over(env, hand_over),
             Command::Feedback(name, value) => self.feedback(env, name, value),
@@ -260,7 +265,7 @@ impl Draft {
         }
     }
 
-    fn patch(&mut self, env: &mut Env<'_>, body: &PatchSession) -> Result<Done, ApiError> {
+    fn patch(&mut self, env: &mut Env<'_>, body: &PatchSession) -> Result<(), ApiError> {
         let state = self.state.as_ref().ok_or_else(no_session)?;
         if body.archived == Some(true) && state.busy() {
             return Err(ApiError::new(
@@ -282,10 +287,9 @@ impl Draft {
         if let Some(change) = &body.budget {
             self.set_budget(env, change);
             after.budget = self.state.as_ref().and_then(|state| state.record.snapshot.budget);
-            self.pump(env);
         }
         if after == before {
-            return self.snapshot_done();
+            return Ok(());
         }
         let names = ["title", "metadata", "visibility", "org_id", "agent", "model", "mode", "permission_mode"];
         let mut changed = differing(&before, &after, &names);
@@ -303,7 +307,7 @@ impl Draft {
             }
         }
         self.edit_row(now, |record| record.snapshot = after);
-        self.snapshot_done()
+        Ok(())
     }
 
     fn set_brief(&mut self, env: &mut Env<'_>, fields: &Map<String, Value>) -> Result<Done, ApiError> {

@@ -123,7 +123,7 @@ async fn a_yes_raises_the_bound_and_the_turn_goes_on() {
     let turn = turn_id(&server.message("k", spend(60)).await);
     let (choice, path) = question(&server, "k", &turn).await;
     assert_eq!((&choice["kind"], &choice["tool"]), (&json!("permission"), &Value::Null));
-    server.post(&path, json!({"allow": true})).await.ok(200);
+    server.post(&path, json!({"allow": true})).await.ok(202);
     let turn = server.finished("k", &turn).await;
     assert_eq!((&turn["state"], tokens(&turn["usage"])), (&json!("completed"), 60));
     let budget = server.snapshot("k").await["budget"].clone();
@@ -136,7 +136,7 @@ async fn a_no_stops_and_holds_until_the_bound_is_raised() {
     let server = TestGateway::with(&[(SESSION, "10"), (ON_LIMIT, "ask"), ("GREENROOM_BUDGET__STEP", "1000")]);
     let turn = turn_id(&server.message("k", spend(5000)).await);
     let (_, path) = question(&server, "k", &turn).await;
-    server.post(&path, json!({"option_id": "stop"})).await.ok(200);
+    server.post(&path, json!({"option_id": "stop"})).await.ok(202);
     let turn = server.finished("k", &turn).await;
     assert_eq!((&turn["state"], &turn["reason"]), (&json!("failed"), &json!("budget")));
     assert_eq!(server.snapshot("k").await["budget"]["state"], "stopped");
@@ -152,7 +152,7 @@ async fn a_turn_does_not_begin_before_somebody_said_yes() {
     let turn = turn_id(&server.message("k", text("hello")).await);
     let (_, path) = question(&server, "k", &turn).await;
     assert_eq!(server.turn("k", &turn).await["state"], "awaiting_choice");
-    server.post(&path, json!({"allow": true})).await.ok(200);
+    server.post(&path, json!({"allow": true})).await.ok(202);
     assert_eq!(server.finished("k", &turn).await["summary"], "hello");
 
     // It reaches the bound again: 15.
@@ -170,7 +170,7 @@ async fn a_turn_does_not_begin_before_somebody_said_yes() {
     server.finished("k", &turn).await;
     let turn = turn_id(&server.message("k", text("refused")).await);
     let (_, path) = question(&server, "k", &turn).await;
-    server.post(&path, json!({"allow": false})).await.ok(200);
+    server.post(&path, json!({"allow": false})).await.ok(202);
     let turn = server.finished("k", &turn).await;
     assert_eq!((&turn["reason"], &turn["summary"]), (&json!("budget"), &Value::Null));
 }
