@@ -93,6 +93,7 @@ async fn serve(
         let pool = deps.pool.clone();
         actix::spawn(async move { pool.keep_below(limit).await });
     }
+    let ledger = Arc::clone(&deps.ledger);
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
@@ -102,7 +103,7 @@ async fn serve(
     ready(access.book().is_open());
     actix::spawn(watch_accounts(gateway.clone()));
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
-    actix::spawn(async move { registry.refresh().await });
+    actix::spawn(async move { registry.refresh(ledger).await });
     actix::spawn(keep_house(store.clone()));
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }

@@ -22,10 +22,23 @@ struct Inner {
     counts: HashMap<String, u32>,
 }
 
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows<'a> {
+    /// A stream of one session, and whether that is somebody else's, shown to no admin.
+    Session(&'a SessionKey, bool),
+    /// A stream of no single session: over all of them, or of the log.
+    All,
+    /// No stream but a connection, or a call that waits: it ends like one, and is not counted.
+    Nothing,
+}
+
 struct Open {
     who: Principal,
-    /// The session that it shows; none for a connection.
+    /// The session that it shows, where it is one.
     key: Option<SessionKey>,
+    /// True where it takes one of the caller's places.
+    counted: bool,
     /// True when it shows somebody else's session to no admin: what others may see can change.
     foreign: bool,
     ended: CancellationToken,
@@ -66,7 +79,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut inner = self.leases.lock();
-        let Some(open) = inner.open.remove(&self.id).filter(|open| open.key.is_some()) else { return };
+        let Some(open) = inner.open.remove(&self.id).filter(|open| open.counted) else { return };
         if let Some(count) = inner.counts.get_mut(&open.who.user) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -81,17 +94,11 @@ impl Leases {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists a stream of a session (with whether it is somebody else's), or a connection, which is not counted; none when
-    /// the caller has `limit` already.
-    pub(super) fn add(
-        &self,
-        who: &Principal,
-        shows: Option<(&SessionKey, bool)>,
-        limit: u32,
-        ended: CancellationToken,
-    ) -> Option<Lease> {
+    /// Lists a stream, or what ends like one; none when the caller has `limit` already.
+    pub(super) fn add(&self, who: &Principal, shows: Shows<'_>, limit: u32, ended: CancellationToken) -> Option<Lease> {
         let mut inner = self.lock();
-        if shows.is_some() {
+        let counted = shows != Shows::Nothing;
+        if counted {
             let count = inner.counts.entry(who.user.clone()).or_default();
             if limit > 0 && *count >= limit {
                 return None;
@@ -102,9 +109,11 @@ impl Leases {
         inner.next += 1;
         let reason = Arc::default();
         let lease = Lease { leases: self.clone(), id, ended: ended.clone(), reason: Arc::clone(&reason) };
-        let foreign = shows.is_some_and(|(_, foreign)| foreign);
-        let key = shows.map(|(key, _)| key.clone());
-        inner.open.insert(id, Open { who: who.clone(), key, foreign, ended, reason });
+        let (key, foreign) = match shows {
+            Shows::Session(key, foreign) => (Some(key.clone()), foreign),
+            Shows::All | Shows::Nothing => (None, false),
+        };
+        inner.open.insert(id, Open { who: who.clone(), key, counted, foreign, ended, reason });
         Some(lease)
     }
 
@@ -149,10 +158,12 @@ mod tests {
         let leases = Leases::default();
         let key: SessionKey = "k".parse().unwrap();
         let add = |name: &str, foreign, limit| {
-            leases.add(&user(name), Some((&key, foreign)), limit, CancellationToken::new())
+            leases.add(&user(name), Shows::Session(&key, foreign), limit, CancellationToken::new())
         };
         let (alice, bob) = (add("alice", false, 1).unwrap(), add("bob", true, 0).unwrap());
         assert!(add("alice", false, 1).is_none());
+        assert!(leases.add(&user("alice"), Shows::All, 1, CancellationToken::new()).is_none());
+        assert!(leases.add(&user("alice"), Shows::Nothing, 1, CancellationToken::new()).is_some());
         assert_eq!(leases.foreign(), std::slice::from_ref(&key));
         leases.end_strangers(&key, |who| who.user != "bob");
         assert_eq!(bob.ended().await, EndReason::AccessLost);

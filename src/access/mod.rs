@@ -24,7 +24,7 @@ use std::{
 pub use crate::protocol::account::Scope;
 pub use audit::{Audit, Deed};
 pub use book::{Book, invalid as invalid_credentials, missing as missing_credentials};
-pub use leases::{Lease, Leases};
+pub use leases::{Lease, Leases, Shows};
 pub use limits::{Budget, Limits};
 pub use principal::{Principal, Via};
 use tokio_util::sync::CancellationToken;
@@ -169,13 +169,12 @@ impl Access {
         }
     }
 
-    /// Lets a stream begin: counts it, and takes note of what ends it. `shows` is its session, and whether that is
-    /// somebody else's; none for a connection, which is not counted.
+    /// Lets a stream begin: counts it, and takes note of what ends it.
     ///
     /// # Errors
     /// `rate_limited` when the caller has too many; what [`Access::renew`] gives when it may not call any more.
-    pub fn lease(&self, who: &Principal, shows: Option<(&SessionKey, bool)>) -> Result<Lease, ApiError> {
-        let limit = if shows.is_some() { self.limits.of(who).max_streams } else { 0 };
+    pub fn lease(&self, who: &Principal, shows: Shows<'_>) -> Result<Lease, ApiError> {
+        let limit = if shows == Shows::Nothing { 0 } else { self.limits.of(who).max_streams };
         // A token of its own: streams of many threads do not meet at one lock for every piece.
         let ended = self.stopping.child_token();
         let lease = self.leases.add(who, shows, limit, ended).ok_or_else(|| {

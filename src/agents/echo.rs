@@ -3,6 +3,7 @@
 //! It answers with the prompt's own text, in deltas of a word each. A prompt that begins with `/script ` and a JSON
 //! object does exactly what that says: reasoning, a tool call, a question, deltas, a text, a failure, or waiting for ever.
 
+use std::sync::Arc;
 use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, OpenSpec, Opened, Outcome, Probe,
-    Prompt, ToolCall, channel,
+    ProcessLedger, Prompt, ToolCall, channel,
 };
 use crate::protocol::{ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, Usage, event::DeltaKind};
 
@@ -97,7 +98,7 @@ impl Agent for Echo {
         live
     }
 
-    fn probe(&self) -> BoxFuture<'_, Probe> {
+    fn probe(&self, _processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe> {
         let version = Some(env!("CARGO_PKG_VERSION").to_owned());
         std::future::ready(Probe { available: true, version, ..Probe::default() }).boxed()
     }

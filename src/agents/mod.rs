@@ -89,7 +89,8 @@ pub trait Agent: Send + Sync {
     fn start(&self, spec: OpenSpec) -> Live;
 
     /// Finds out whether it could run: binary, version, models. Bounded in time by the caller.
-    fn probe(&self) -> BoxFuture<'_, Probe>;
+    /// What is started for it is recorded in `processes`, so that it does not outlive a server that dies meanwhile.
+    fn probe(&self, processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe>;
 }
 
 /// What a probe found.

@@ -246,4 +246,24 @@ mod tests {
         drop(only);
         assert!(pool.acquire(owner()).await.is_ok());
     }
+
+    #[actix::test]
+    async fn too_much_memory_lets_an_idle_one_go_and_never_one_that_works() {
+        let (asked, mut heard) = mpsc::unbounded_channel();
+        let owner = |name| Owner(asked.clone(), name).start().recipient();
+        let pool = Pool::new(2);
+        let works = pool.acquire(owner("works")).await.unwrap();
+        let idle = pool.acquire(owner("idle")).await.unwrap();
+        idle.idle();
+        // Memory of a process below this one is over no bytes at all.
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        tokio::select! {
+            () = pool.keep_below(0) => {}
+            name = heard.recv() => assert_eq!(name, Some("idle")),
+        }
+        assert!(!pool.ask_longest_idle(), "one that works was asked, or one twice");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop((works, idle));
+    }
 }

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    Agent, Capabilities, Opened, Probe, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent, command::CommandAgent,
-    echo::Echo, openai::OpenAiAgent, opencode::OpencodeAgent, pi::PiAgent,
+    Agent, Capabilities, Opened, Probe, ProcessLedger, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent,
+    command::CommandAgent, echo::Echo, openai::OpenAiAgent, opencode::OpencodeAgent, pi::PiAgent,
 };
 use crate::config::{AgentKind, Config, known};
 
@@ -82,18 +82,23 @@ impl Registry {
     }
 
     /// Looks for every agent, all at once, in limited time.
-    pub async fn refresh(&self) {
-        let probes = self.agents.iter().map(|(name, agent)| async move {
-            let late = || Probe { reason: Some(format!("did not answer within {PROBE_LIMIT:?}")), ..Probe::default() };
-            let probe = tokio::time::timeout(PROBE_LIMIT, agent.probe()).await.unwrap_or_else(|_elapsed| late());
-            if let Some(reason) = &probe.reason {
-                if self.unconfigured.contains(name) {
-                    log::debug!(agent:% = name, reason:% = reason; "a known agent is not installed");
-                } else {
-                    log::info!(agent:% = name, reason:% = reason; "an agent is not available");
+    pub async fn refresh(&self, processes: Arc<dyn ProcessLedger>) {
+        let probes = self.agents.iter().map(|(name, agent)| {
+            let processes = Arc::clone(&processes);
+            async move {
+                let late =
+                    || Probe { reason: Some(format!("did not answer within {PROBE_LIMIT:?}")), ..Probe::default() };
+                let probe =
+                    tokio::time::timeout(PROBE_LIMIT, agent.probe(processes)).await.unwrap_or_else(|_elapsed| late());
+                if let Some(reason) = &probe.reason {
+                    if self.unconfigured.contains(name) {
+                        log::debug!(agent:% = name, reason:% = reason; "a known agent is not installed");
+                    } else {
+                        log::info!(agent:% = name, reason:% = reason; "an agent is not available");
+                    }
                 }
+                (name.clone(), probe)
             }
-            (name.clone(), probe)
         });
         let found = join_all(probes).await.into_iter().collect();
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;

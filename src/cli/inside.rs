@@ -1,10 +1,10 @@
 //! The few things that the command line does with the server's own rooms instead of over the wire.
 
-use std::{net::TcpListener, path::Path};
+use std::{net::TcpListener, path::Path, sync::Arc};
 
 use crate::{
     access::WATCH_INTERVAL,
-    agents::{Probe, Registry},
+    agents::{Probe, Registry, process},
     config::Config,
     server::{self, StartError},
     store::{self, Backup, Store},
@@ -79,7 +79,9 @@ pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
 pub fn probe_agents(config: &Config) -> Result<Vec<(String, Probe)>, String> {
     let registry = Registry::new(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("no runtime for the probes: {error}"))?.block_on(registry.refresh());
+    runtime
+        .map_err(|error| format!("no runtime for the probes: {error}"))?
+        .block_on(registry.refresh(Arc::new(process::Unrecorded)));
     let default = config.default_agent();
     let found = registry.found().into_iter();
     Ok(found.filter(|(name, probe)| name == default || registry.concerns(name, Some(probe))).collect())

@@ -1,6 +1,6 @@
 //! What was done to sessions, and who may read of it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Gateway, Principal, session_not_found};
 use crate::{
@@ -27,8 +27,8 @@ impl Gateway {
     }
 
     /// Notes what was done to the server.
-    pub(super) fn note_server(&self, who: &Principal, action: &'static str) {
-        self.access.audit.note(Deed { action, session: None, owner: &who.user, detail: json!({}) }.by(who));
+    pub(super) fn note_server(&self, who: &Principal, action: &'static str, detail: Value) {
+        self.access.audit.note(Deed { action, session: None, owner: &who.user, detail }.by(who));
     }
 
     /// A page of the audit, newest first: everything for admins, their own sessions and themselves for others.

@@ -2,7 +2,7 @@
 
 use super::{Gateway, Principal, session_not_found};
 use crate::{
-    access::Lease,
+    access::{Lease, Shows},
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::{Snapshot, Visibility},
@@ -56,7 +56,7 @@ impl Gateway {
     /// The right to follow a session, which ends when the caller loses it.
     pub(super) async fn lease(&self, who: &Principal, key: &SessionKey) -> Result<Lease, ApiError> {
         let foreign = !who.may_write(&self.snapshot(who, key).await?);
-        let lease = self.access.lease(who, Some((key, foreign)))?;
+        let lease = self.access.lease(who, Shows::Session(key, foreign))?;
         if foreign {
             // It may have been made private before the lease was listed.
             self.snapshot(who, key).await?;

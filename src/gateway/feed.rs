@@ -2,6 +2,7 @@
 
 use super::{Events, Gateway, Lease, Principal};
 use crate::{
+    access::Shows,
     error::{ApiError, Code},
     feed::{Cursor, FeedStart, FeedSubscription},
     protocol::Frame,
@@ -47,7 +48,7 @@ impl Gateway {
     /// Follows all sessions that the caller may see. Brings none of them into memory.
     ///
     /// # Errors
-    /// `too_many_subscribers`.
+    /// `too_many_subscribers`; `rate_limited` when the caller has too many streams.
     pub fn follow_all(
         &self,
         who: &Principal,
@@ -59,7 +60,7 @@ impl Gateway {
             let message = "too many streams follow all sessions; try again in a moment";
             return Err(ApiError::new(Code::TooManySubscribers, message).with("limit", limit));
         }
-        let lease = self.access.lease(who, None)?;
+        let lease = self.access.lease(who, Shows::All)?;
         let access = Some(std::sync::Arc::clone(&self.access));
         Ok((FeedSubscription::new(self.deps.store.clone(), who.clone(), access, start, types), lease))
     }

@@ -334,8 +334,8 @@ impl Gateway {
     /// # Errors
     /// None so far.
     pub async fn refresh_agents(&self, who: &Principal) -> Result<Vec<Value>, ApiError> {
-        self.deps.registry.refresh().await;
-        self.note_server(who, "agents.refresh");
+        self.deps.registry.refresh(Arc::clone(&self.deps.ledger)).await;
+        self.note_server(who, "agents.refresh", Value::Null);
         self.agents(who).await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -19,9 +20,11 @@ use crate::{
 };
 
 /// The settings in force: what `GET /v1/config` shows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Settings")]
 pub struct SettingsView {
-    /// All of them, secrets as `***`.
+    /// All of them by topic and name, secrets as `***`.
+    #[schemars(extend("type" = "object"))]
     pub settings: Value,
     /// The keys that may change while the server runs.
     pub mutable: &'static [&'static str],
@@ -91,6 +94,11 @@ impl Gateway {
         self.deps.change(Effective { settings: server::settings(&config), config });
         for SettingChange { key, from, to } in &made {
             log::info!(user = who.user.as_str(), key = key.as_str(), from:% = from, to:% = to; "a setting was changed");
+        }
+        if !made.is_empty() {
+            // None of the settings that may change holds a secret.
+            let detail = made.iter().map(|one| (one.key.clone(), json!({"from": one.from, "to": one.to})));
+            self.note_server(who, "config.update", Value::Object(detail.collect()));
         }
         Ok(made)
     }

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
+    access::{Shows, invalid_credentials},
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     logs,
-    protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState},
+    protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
         command::{Command, Done, Enqueue},
         messages::AwaitTurn,
@@ -104,11 +105,31 @@ impl Gateway {
         found.ok_or_else(|| ApiError::new(Code::TurnNotFound, "the session has no turn of that id"))
     }
 
-    /// Waits until the turn is over; none when time is up first. Whoever waits may leave: that cancels nothing.
+    /// Waits until the turn is over; none when time is up first, or the server stops. Whoever waits may leave: that
+    /// cancels nothing.
     ///
     /// # Errors
-    /// `session_not_found`, `turn_not_found`, `store_unavailable`.
+    /// `session_not_found`, `turn_not_found`, `store_unavailable`; `invalid_credentials` when those of the caller end
+    /// meanwhile.
     pub async fn wait(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        turn: TurnId,
+        limit: Duration,
+    ) -> Result<Option<Finished>, ApiError> {
+        let lease = self.access.lease(who, Shows::Nothing)?;
+        tokio::select! {
+            biased;
+            reason = lease.ended() => match reason {
+                EndReason::ShuttingDown => Ok(None),
+                _ => Err(invalid_credentials()),
+            },
+            finished = self.wait_for_end(who, key, turn, limit) => finished,
+        }
+    }
+
+    async fn wait_for_end(
         &self,
         who: &Principal,
         key: &SessionKey,

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use actix_web::{
@@ -16,13 +17,17 @@ use actix_web::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream::unfold};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Api, Params, body::Json, caller::Admin, list::Whole, messages::accepts, params::seq};
 use crate::{
+    access::{Lease, Shows},
     error::{ApiError, Code},
     gateway::SettingsView,
     logs::{self, Line, Tail},
+    protocol::frame::EndReason,
     timestamp::Timestamp,
 };
 
@@ -45,7 +50,7 @@ pub(super) async fn patch_config(
 pub(super) async fn logs(
     request: HttpRequest,
     api: Data<Api>,
-    Admin(_): Admin,
+    Admin(who): Admin,
     params: Params,
 ) -> Result<HttpResponse, ApiError> {
     let limit = params.count("limit", 200, 1..=u32::try_from(logs::MAX_LINES).unwrap_or(u32::MAX))?;
@@ -73,13 +78,14 @@ pub(super) async fn logs(
             (tail, newest)
         }
     };
-    let following = Following { tail: Tail::new(Arc::clone(lines), from), ready: VecDeque::new(), severity };
-    let following = Following { ready: tail.iter().map(|line| block(line)).collect(), ..following };
+    let lease = api.gateway.access().lease(&who, Shows::All)?;
+    let ready = tail.iter().map(|line| block(line)).collect();
+    let following = Following { tail: Tail::new(Arc::clone(lines), from), ready, severity, lease };
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("x-accel-buffering", "no"))
-        .streaming(following.stream(&api)))
+        .streaming(following.stream(api.config.stream.heartbeat.0)))
 }
 
 /// A log that is being followed.
@@ -87,30 +93,27 @@ struct Following {
     tail: Tail,
     ready: VecDeque<String>,
     severity: u8,
+    lease: Lease,
 }
 
 impl Following {
-    fn stream(self, api: &Api) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-        let (stopping, heartbeat) = (api.gateway.access().stopping.child_token(), api.config.stream.heartbeat.0);
-        unfold(Some(self), move |following| {
-            let stopping = stopping.clone();
-            async move {
-                let mut following = following?;
-                let text = loop {
-                    if !following.ready.is_empty() {
-                        break following.ready.drain(..).collect();
-                    }
-                    tokio::select! {
-                        (lost, lines) = following.tail.next() => following.take(lost, &lines),
-                        () = stopping.cancelled() => {
-                            let end = json!({"type": "stream.end", "data": {"reason": "shutting_down", "retry": true}});
-                            return Some((Ok(format!("event: stream.end\ndata: {end}\n\n").into()), None));
-                        }
-                        () = tokio::time::sleep(heartbeat) => break ": ping\n\n".to_owned(),
-                    }
-                };
-                Some((Ok(Bytes::from(text)), Some(following)))
-            }
+    fn stream(self, heartbeat: Duration) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+        unfold(Some(self), move |following| async move {
+            let mut following = following?;
+            let text = loop {
+                if let Some(reason) = following.lease.revoked() {
+                    return Some((Ok(end(reason)), None));
+                }
+                if !following.ready.is_empty() {
+                    break following.ready.drain(..).collect();
+                }
+                tokio::select! {
+                    (lost, lines) = following.tail.next() => following.take(lost, &lines),
+                    reason = following.lease.ended() => return Some((Ok(end(reason)), None)),
+                    () = tokio::time::sleep(heartbeat) => break ": ping\n\n".to_owned(),
+                }
+            };
+            Some((Ok(Bytes::from(text)), Some(following)))
         })
     }
 
@@ -124,6 +127,12 @@ impl Following {
     }
 }
 
+/// The last event.
+fn end(reason: EndReason) -> Bytes {
+    let end = json!({"type": "stream.end", "data": {"reason": reason, "retry": reason.retry()}});
+    format!("event: stream.end\ndata: {end}\n\n").into()
+}
+
 /// A line as an event.
 fn block(line: &Line) -> String {
     format!("id: {}\nevent: logs.line\ndata: {}\n\n", line.id, json!(line))
@@ -135,7 +144,42 @@ pub struct SocketStats {
     opened: AtomicU64,
     closed: AtomicU64,
     failed: AtomicU64,
-    last_error: Mutex<Option<(Timestamp, u16, String)>>,
+    last_error: Mutex<Option<SocketError>>,
+}
+
+/// The ways in and out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Channels {
+    /// Inbound webhooks; there are none in this version.
+    webhook_routes: Vec<Value>,
+    /// Outbound webhooks; there are none in this version.
+    webhook_endpoints: Vec<Value>,
+    /// WebSocket connections.
+    sockets: Sockets,
+}
+
+/// What WebSockets went through since the start.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Sockets {
+    /// Those that are open now.
+    open: u64,
+    /// Those that were opened.
+    opened_total: u64,
+    /// Those that the server closed for a fault of the client, or its own.
+    failed_total: u64,
+    /// The last of these; null when there was none.
+    last_error: Option<SocketError>,
+}
+
+/// Why a WebSocket was closed by the server.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(super) struct SocketError {
+    /// When.
+    at: Timestamp,
+    /// The close code.
+    code: u16,
+    /// The reason that went with it.
+    reason: String,
 }
 
 impl SocketStats {
@@ -152,28 +196,22 @@ impl SocketStats {
     /// One was closed by the server, for a reason that is not a client's close nor the server's stop.
     pub fn failed(&self, code: u16, why: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Timestamp::now(), code, why.to_owned()));
+        let error = SocketError { at: Timestamp::now(), code, reason: why.to_owned() };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    fn to_json(&self) -> Value {
+    fn now(&self) -> Sockets {
         let (opened, closed) = (self.opened.load(Ordering::Relaxed), self.closed.load(Ordering::Relaxed));
-        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        json!({
-            "open": opened.saturating_sub(closed),
-            "opened_total": opened,
-            "failed_total": self.failed.load(Ordering::Relaxed),
-            "last_error": last.map(|(at, code, reason)| json!({"at": at, "code": code, "reason": reason})),
-        })
+        Sockets {
+            open: opened.saturating_sub(closed),
+            opened_total: opened,
+            failed_total: self.failed.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
 /// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
-pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Value> {
-    let empty: [Value; 0] = [];
-    web::Json(json!({
-        "webhook_routes": empty,
-        "webhook_endpoints": empty,
-        "sockets": api.sockets.to_json(),
-    }))
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
+    web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
 }

@@ -9,6 +9,7 @@ use log::{
     Record,
     kv::{Error, Key, Value as Pair, VisitSource},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -23,13 +24,15 @@ const MAX_TEXT: (usize, usize) = (4096, 1024);
 const MAX_FIELDS: usize = 32;
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "LogLine")]
 pub struct Line {
     /// Its number in the life of this process, from 1.
     pub id: u64,
     /// When.
     pub at: Timestamp,
     /// `error`, `warn`, `info`, `debug` or `trace`.
+    #[schemars(extend("enum" = ["error", "warn", "info", "debug", "trace"]))]
     pub level: &'static str,
     /// The module that wrote it.
     pub target: String,

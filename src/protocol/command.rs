@@ -139,12 +139,17 @@ pub struct PatchSession {
 /// The body of `POST /v1/sessions/{key}/continue`: who goes on, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("required" = ["text"], "allOf" = [{"anyOf": [
+    {"type": "object", "required": ["agent"], "properties": {"agent": {"type": "string"}}},
+    {"type": "object", "required": ["profile"], "properties": {"profile": {"type": "string"}}},
+]}]))]
 pub struct ContinueSession {
-    /// The profile that goes on.
+    /// The profile that goes on; it, or an agent, has to be named.
     pub profile: Option<String>,
     /// The agent that goes on.
     pub agent: Option<String>,
-    /// What it is to do.
+    /// What it is to do: 1 to 1 048 576 characters after trimming.
+    #[schemars(length(max = 1_048_576), regex(pattern = NOT_BLANK))]
     pub text: String,
 }
 

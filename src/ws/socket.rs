@@ -23,6 +23,7 @@ use super::{
     ops::{self, Done, Op},
 };
 use crate::{
+    access::Shows,
     error::{ApiError, Code},
     gateway::{Item, Principal},
     http::{Api, RequestId, follow, follow_all},
@@ -341,7 +342,7 @@ impl Actor for Socket {
 
     fn started(&mut self, ctx: &mut Context) {
         let access = self.api.gateway.access();
-        let lease = self.who.clone().and_then(|who| access.lease(&who, None));
+        let lease = self.who.clone().and_then(|who| access.lease(&who, Shows::Nothing));
         let lease = match lease {
             Ok(lease) => lease,
             Err(error) => return self.close(BAD_CREDENTIALS, error.code.as_str(), ctx),

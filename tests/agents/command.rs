@@ -250,10 +250,10 @@ async fn models_modes_and_permission_modes_that_do_not_fit_are_said() {
 async fn a_program_that_is_not_there_is_unavailable_before_the_turn_and_is_never_run_by_a_probe() {
     let mut script = Script::new("touch ran");
     let agent = |script: &Script| CommandAgent::new("script".into(), script.config.clone(), script.limits.clone());
-    assert!(agent(&script).probe().await.available);
+    assert!(agent(&script).probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await.available);
     assert!(!script.folder.path().join("ran").exists());
     script.config.command = vec!["/nowhere/program".into()];
-    let probe = agent(&script).probe().await;
+    let probe = agent(&script).probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     let reason = "`/nowhere/program` not found; install it or set agents.script.command";
     assert_eq!((probe.available, probe.reason.as_deref()), (false, Some(reason)));
     let mut client = script.start();

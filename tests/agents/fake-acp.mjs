@@ -12,6 +12,11 @@ import { createInterface } from 'node:readline';
 // hang: methods that are never answered · ignore_term, ignore_eof · die_once: a file that the first process makes
 // before it dies, and whose existence lets the next one live
 const setup = JSON.parse(process.env.FAKE ?? '{}');
+// A question for the version is no start.
+if (process.argv.includes('--version')) {
+  console.log('1.2.3');
+  process.exit(0);
+}
 if (setup.die_once && !existsSync(setup.die_once)) {
   writeFileSync(setup.die_once, '');
   process.exit(3);

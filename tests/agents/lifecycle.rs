@@ -200,17 +200,17 @@ async fn the_agent_sees_a_clean_environment() {
 #[tokio::test]
 async fn a_probe_finds_the_program_and_its_version_and_opens_nothing() {
     let mut fake = Fake::new(json!({}));
-    let found = fake.agent().probe().await;
-    assert!(found.available && found.version.is_none() && found.reason.is_none(), "{found:?}");
+    let found = fake.agent().probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
+    assert!(found.available && found.version.as_deref() == Some("1.2.3") && found.reason.is_none(), "{found:?}");
     let program = fake.folder.path().join("agent");
     std::fs::write(&program, "#!/bin/sh\necho agent v1.2.3\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&program, mode).unwrap();
     fake.config.command = vec![program.to_str().unwrap().to_owned(), "--acp".into()];
-    let found = fake.agent().probe().await;
+    let found = fake.agent().probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert_eq!((found.available, found.version.as_deref()), (true, Some("1.2.3")));
     fake.config.command = vec!["no-such-agent".into()];
-    let found = fake.agent().probe().await;
+    let found = fake.agent().probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert_eq!(found.reason.as_deref(), Some("`no-such-agent` not found; install it or set agents.fake.command"));
     assert!(!found.available && fake.log().is_empty());
 }

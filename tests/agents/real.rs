@@ -185,7 +185,7 @@ async fn fails(rig: Rig) {
 }
 
 async fn probed(rig: Rig) {
-    let probe = rig.agent().probe().await;
+    let probe = rig.agent().probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert!(probe.available && probe.reason.is_none(), "{probe:?}");
     let expected = match rig.real {
         // It has no option for it.

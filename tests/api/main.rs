@@ -27,6 +27,7 @@ mod metrics;
 mod operate;
 mod policies;
 mod queue;
+mod raw;
 mod recovery;
 mod rules;
 mod sending;

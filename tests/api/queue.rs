@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::gateway::{
@@ -88,8 +89,8 @@ async fn clearing_the_queue_settles_all_that_waits() {
 #[tokio::test]
 async fn what_happens_in_the_queue_does_not_touch_what_runs() {
     let server = TestGateway::start();
-    for way in ["cancel", "clear", "replace", "edit", "move"] {
-        let running = turn_id(&server.message(way, play(json!({"deltas": 100, "bytes": 10, "delay_ms": 5}))).await);
+    let play_on = async |way: &str| {
+        let running = turn_id(&server.message(way, play(json!({"deltas": 100, "bytes": 10, "delay_ms": 30}))).await);
         server.until(way, |event| event["type"] == "message.delta").await;
         let first = turn_id(&server.message(way, text("first")).await);
         server.message(way, text("second")).await;
@@ -104,7 +105,8 @@ async fn what_happens_in_the_queue_does_not_touch_what_runs() {
         assert_eq!(server.turn(way, &running).await["state"], "running", "{way}");
         let done = server.finished(way, &running).await;
         assert_eq!((&done["state"], &done["usage"]["output_tokens"]), (&json!("completed"), &json!(100)), "{way}");
-    }
+    };
+    join_all(["cancel", "clear", "replace", "edit", "move"].map(play_on)).await;
     server.assert_quiet();
 }
 

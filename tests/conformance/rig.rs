@@ -128,8 +128,8 @@ impl Drop for Rig {
         let status = self.server.stop();
         if !std::thread::panicking() {
             assert!(status.success(), "the server ended with {status}; its log:\n{}", self.server.log());
-            let left = self.processes();
-            assert!(left.is_empty(), "left behind after the server had ended: {left:?}");
+            // Killed when the server ended; the system takes its moment to do it.
+            self.wait_for_no_process();
         }
     }
 }

@@ -21,7 +21,7 @@ async fn nothing_listens_there() {
     assert_eq!(turn.error().0, "agent_unavailable");
     says(turn.error().1, &[&address, "refused", "base_url of [agents.local]", "after 1 retry"]);
     says(turn.statuses().first().unwrap(), &["retry 1 of 1", "refused"]);
-    let probe = agent.probe().await;
+    let probe = agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert!(!probe.available);
     says(&probe.reason.unwrap(), &[&address, "refused", "base_url"]);
 }
@@ -57,7 +57,7 @@ async fn a_key_that_is_promised_and_missing_is_told_before_anything_is_sent() {
     let turn = session.ask("hi").await;
     assert_eq!(turn.error().0, "agent_unavailable");
     says(turn.error().1, &["GREENROOM_TEST_NO_SUCH_VARIABLE", "is not set"]);
-    assert!(!agent.probe().await.available);
+    assert!(!agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await.available);
     assert!(mock.requests().is_empty());
 }
 
@@ -144,12 +144,12 @@ async fn a_transcript_that_cannot_be_read_fails_the_turn() {
 async fn probe_lists_models_and_says_what_is_wrong() {
     let mock = MockLlm::start();
     let agent = agent_at(&mock.v1(), json!({}));
-    let probe = agent.probe().await;
+    let probe = agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert!(probe.available && probe.reason.is_none());
     assert_eq!(probe.models, [json!({"id": "mock-model", "name": "mock-model"})]);
 
     mock.set_models(Reply::error(404, "Not Found"));
-    let probe = agent.probe().await;
+    let probe = agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
     assert!(probe.available, "a model is configured, and not every server lists them");
     says(&probe.reason.unwrap(), &["does not list its models"]);
 
@@ -157,7 +157,7 @@ async fn probe_lists_models_and_says_what_is_wrong() {
         [(Reply::error(401, "who?"), "no key is set"), (Reply::html(200), "answered by something else")]
     {
         mock.set_models(reply);
-        let probe = agent.probe().await;
+        let probe = agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await;
         assert!(!probe.available);
         says(&probe.reason.unwrap(), &[word]);
     }

@@ -170,7 +170,7 @@ async fn a_probe_that_meets_llama_turns_progress_on() {
     let mock = MockLlm::start();
     mock.set_models(Reply::models(&[json!({"id": "m", "owned_by": "llamacpp"})]));
     let agent = agent_at(&mock.v1(), json!({}));
-    assert!(agent.probe().await.available);
+    assert!(agent.probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded)).await.available);
     let mut session = Session::open(&agent, Ok(Vec::new())).await;
     session.ask("hi").await.completed();
     assert_eq!(last_body(&mock)["return_progress"], true);

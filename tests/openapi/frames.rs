@@ -1,10 +1,10 @@
 //! Events and frames against their named schemas, over every transport.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     contract::Contract,
-    gateway::{Socket, Sse, TestGateway, play, text},
+    gateway::{Socket, Sse, SseEvent, TestGateway, play, text},
 };
 
 /// A session in which as much happens as the echo agent can make happen.
@@ -59,6 +59,33 @@ async fn every_event_and_frame_has_its_form() {
     for frame in stream.rest().await {
         contract.check("/components/schemas/StreamFrame", &frame);
     }
+}
+
+#[tokio::test]
+async fn the_feed_has_its_form_over_every_transport() {
+    let server = TestGateway::start();
+    let contract = Contract::of(&server).await;
+    let mut stream = Sse::open(&server, "/v1/events").await;
+    let mut socket = Socket::open(&server, "/v1/ws").await;
+    let op = json!({"id": 1, "op": "subscribe", "session": "*", "after": "0", "types": ["turn."]});
+    contract.check("/components/schemas/SocketRequest", &op);
+    socket.text(op.to_string()).await;
+    server.run("k", text("hi")).await;
+    let (mut kinds, mut over_socket) = (Vec::new(), Vec::new());
+    while !kinds.contains(&"turn.finished".to_owned()) {
+        let SseEvent::Event { data, .. } = stream.next().await else { continue };
+        let frame: Value = serde_json::from_str(&data).unwrap();
+        contract.check("/components/schemas/StreamFrame", &frame);
+        kinds.push(frame["type"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(kinds[..2], ["stream.hello", "session.created"], "a place is a lone id here");
+    while !over_socket.contains(&"turn.finished".to_owned()) {
+        let frame = socket.json().await;
+        contract.check("/components/schemas/SocketFrame", &frame);
+        assert!(frame["seq"].is_null() || frame["cursor"].is_string(), "{frame}");
+        over_socket.push(frame["type"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(over_socket[..3], ["reply", "stream.hello", "stream.cursor"]);
 }
 
 #[tokio::test]

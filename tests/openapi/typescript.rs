@@ -46,3 +46,11 @@ async fn a_generated_client_completes_a_turn() {
     assert_eq!(client(&server, None).await.trim(), "completed");
     server.assert_quiet();
 }
+
+#[tokio::test]
+async fn a_generated_client_completes_a_turn_with_a_token() {
+    let server = TestGateway::start();
+    let token = tools::token(&server, "alice", "read,write");
+    assert_eq!(client(&server, Some(&token)).await.trim(), "completed");
+    server.assert_quiet();
+}

@@ -294,6 +294,29 @@ async fn slow_and_huge_heads_are_cut_and_cost_nobody_else() {
     house.get(&house.alice, "/v1/me").await.ok(200);
 }
 
+/// Heads that are no HTTP: the framework answers them before there is a request, so the answer is bare. What matters: it
+/// tells nothing, and the connection is closed, so that nothing behind it is taken for a request.
+#[tokio::test]
+async fn heads_that_are_no_http_get_a_bare_status_and_a_closed_connection() {
+    let house = House::new();
+    let smuggled = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let headers = |count: usize| (0..count).map(|number| format!("x-{number}: y\r\n")).collect::<String>();
+    for (status, head) in [
+        ("400", "BAD\r\n\r\n".to_owned()),
+        ("400", "GET /v1/me HTTP/9.9\r\nhost: localhost\r\n\r\n".to_owned()),
+        ("400", "GET /v1/me HTTP/1.1\r\nho st: localhost\r\n\r\n".to_owned()),
+        ("400", "GET /v1/me HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n".to_owned()),
+        ("431", format!("GET /v1/me HTTP/1.1\r\nhost: localhost\r\n{}\r\n", headers(96))),
+    ] {
+        let answer = house.server.raw(format!("{head}{smuggled}").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head:.80}: {answer}");
+        assert!(answer.contains("content-length: 0\r\n") && answer.contains("connection: close\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n") && answer.matches("HTTP/1.1").count() == 1, "one answer: {answer}");
+    }
+    let most = format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{}connection: close\r\n\r\n", headers(94));
+    assert!(house.server.raw(most.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+}
+
 #[tokio::test]
 async fn answers_tell_browsers_to_be_careful() {
     let house = House::new();

@@ -74,6 +74,29 @@ async fn each_reads_of_its_own_and_admins_of_all() {
 }
 
 #[tokio::test]
+async fn changed_settings_are_written_down_with_both_values() {
+    let house = House::with(&[
+        ("GREENROOM_AGENTS__MODEL__KIND", "openai"),
+        ("GREENROOM_AGENTS__MODEL__BASE_URL", "http://127.0.0.1:1/v1"),
+        ("GREENROOM_AGENTS__MODEL__API_KEY", "sk-very-secret"),
+    ]);
+    let patch = async |body: Value| house.call(&house.root, "PATCH", "/v1/config", body).await;
+    patch(json!({"session": {"max_queue": 5}, "choice": {"timeout": "1m"}})).await.ok(200);
+    // What changes nothing, and what is refused, did nothing.
+    patch(json!({"session": {"max_queue": 5}})).await.ok(200);
+    patch(json!({"session": {"max_queue": 0}})).await.refused(400, "invalid_json");
+    let reply = house.get(&house.root, "/v1/audit?action=config").await;
+    assert_eq!(actions(&reply), ["config.update"]);
+    let entry = &reply.json()["data"][0];
+    let changes = json!({"session.max_queue": {"from": 100, "to": 5}, "choice.timeout": {"from": "10m", "to": "1m"}});
+    assert_eq!((&entry["detail"], &entry["actor"]), (&changes, &json!("root")));
+    assert_eq!((&entry["session"], &entry["ip"]), (&json!(null), &json!("127.0.0.1")));
+    assert!(!reply.text.contains("sk-very-secret"), "{}", reply.text);
+    let others = actions(&house.get(&house.alice, "/v1/audit").await);
+    assert!(!others.contains(&"config.update".to_owned()), "it is about nobody else: {others:?}");
+}
+
+#[tokio::test]
 async fn it_is_exported_as_lines_and_outlives_a_crash() {
     let mut house = House::new();
     for number in 0..30 {

@@ -82,7 +82,16 @@ async fn sessions_turns_and_streams_have_a_count() {
     assert_eq!(second.refused(429, "rate_limited")["of"], "streams");
     let mut socket = Socket::try_open(&house.server, "/v1/sessions/two/ws", &open).await.unwrap();
     assert_eq!(socket.close().await, (1013, "rate_limited".into()));
-    drop(stream);
+    // Streams over all sessions take a place like those of one.
+    let feed = house.get(&house.alice, "/v1/events").await;
+    assert_eq!(feed.refused(429, "rate_limited")["of"], "streams");
+    let mut all = Socket::try_open(&house.server, "/v1/ws", &open).await.unwrap();
+    all.refused(json!({"op": "subscribe", "session": "*"}), "rate_limited").await;
+    let log = house.request(&house.root, "GET", "/v1/logs", Value::Null).header("accept", "text/event-stream");
+    let root = format!("Bearer {}", house.root);
+    let kept = Sse::open_with(&house.server, "/v1/logs", &[("authorization", &root)]).await;
+    assert_eq!(house.server.send(log).await.refused(429, "rate_limited")["of"], "streams");
+    drop((stream, kept));
     let again = crate::gateway::eventually("a free place", || async {
         let mut socket = Socket::try_open(&house.server, "/v1/sessions/two/ws", &open).await.unwrap();
         socket.frame().await.ok()

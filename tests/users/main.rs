@@ -10,6 +10,7 @@ mod attacks;
 mod audit;
 mod browsers;
 mod limits;
+mod operators;
 mod people;
 mod routes;
 mod streams;

@@ -33,6 +33,46 @@ async fn a_revoked_token_ends_its_open_streams_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_revoked_token_ends_streams_over_all_sessions_and_of_the_log() {
+    let house = House::new();
+    let admin = crate::people::token(&house.server, "root", "admin");
+    let (carol, admin_bearer) = (bearer(&house.carol), bearer(&admin));
+    let mut feed = Sse::open_with(&house.server, "/v1/events", &[("authorization", &carol)]).await;
+    feed.until_type("stream.hello").await;
+    let mut socket = Socket::try_open(&house.server, "/v1/ws", &[("authorization", &carol)]).await.unwrap();
+    socket.ok(json!({"op": "subscribe", "session": "*"})).await;
+    let mut log = Sse::open_with(&house.server, "/v1/logs", &[("authorization", &admin_bearer)]).await;
+    let end = json!({"reason": "credentials_revoked", "retry": false});
+
+    greenroom(&house.server, &["token", "revoke", &token_id(&house, &house.carol).await]);
+    assert_eq!(feed.until_type("stream.end").await["data"], end);
+    assert_eq!(socket.close().await.0, 4001);
+    greenroom(&house.server, &["token", "revoke", &token_id(&house, &admin).await]);
+    assert_eq!(log.until_type("stream.end").await["data"], end);
+    house.server.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_call_that_waits_ends_with_its_token_and_its_turn_goes_on() {
+    let house = House::new();
+    let hang = json!({"text": "/script {\"hang\":true}"});
+    let waiting = house.post(&house.alice, "/v1/sessions/k/messages?wait=600", hang);
+    let revoke = async {
+        crate::gateway::eventually("the turn runs", || async {
+            let session = house.get(&house.root, "/v1/sessions/k").await;
+            (session.status == 200 && session.json()["busy"] == true).then_some(())
+        })
+        .await;
+        greenroom(&house.server, &["token", "revoke", &token_id(&house, &house.alice).await]);
+    };
+    let (reply, ()) = tokio::join!(crate::gateway::in_time("the end of the call", waiting), revoke);
+    reply.refused(401, "invalid_credentials");
+    let session = house.get(&house.root, "/v1/sessions/k").await.ok(200);
+    assert_eq!(session["current_turn"]["state"], "running", "{session}");
+    house.server.assert_quiet();
+}
+
+#[tokio::test]
 async fn a_session_that_is_made_private_is_out_of_sight_at_once() {
     let house = House::new();
     let org = json!({"key": "k", "visibility": "org", "org_id": "acme"});

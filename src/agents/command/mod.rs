@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -52,7 +52,7 @@ impl Agent for CommandAgent {
         live
     }
 
-    fn probe(&self) -> BoxFuture<'_, Probe> {
+    fn probe(&self, _processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe> {
         Box::pin(std::future::ready(self.0.find()))
     }
 }

@@ -27,7 +27,10 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::{Agent, AgentCommand, AgentEvent, Capabilities, Live, OpenSpec, Opened, Outcome, Probe, Prompt, channel};
+use super::{
+    Agent, AgentCommand, AgentEvent, Capabilities, Live, OpenSpec, Opened, Outcome, Probe, ProcessLedger, Prompt,
+    channel,
+};
 use crate::config::{AgentConfig, AgentLimits};
 use endpoint::Endpoint;
 pub use endpoint::InvalidEndpoint;
@@ -121,7 +124,7 @@ impl Agent for OpenAiAgent {
         live
     }
 
-    fn probe(&self) -> BoxFuture<'_, Probe> {
+    fn probe(&self, _processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe> {
         let inner = &self.inner;
         async move {
             if let Some(failure) = inner.endpoint.missing_key() {

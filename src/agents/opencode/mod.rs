@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 
 use self::server::Place;
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// How long the server stays when its last session has let it go. Sessions themselves keep it as long as they are warm.
@@ -84,7 +84,7 @@ impl Agent for OpencodeAgent {
         live
     }
 
-    fn probe(&self) -> BoxFuture<'_, Probe> {
-        Box::pin(self.program.probe())
+    fn probe(&self, processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe> {
+        Box::pin(self.program.probe(processes))
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, channel, program::Program};
+use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -61,7 +61,7 @@ impl Agent for PiAgent {
         live
     }
 
-    fn probe(&self) -> BoxFuture<'_, Probe> {
-        Box::pin(self.0.probe())
+    fn probe(&self, processes: Arc<dyn ProcessLedger>) -> BoxFuture<'_, Probe> {
+        Box::pin(self.0.probe(processes))
     }
 }

@@ -80,8 +80,8 @@ impl Program {
     }
 
     /// Whether it could run: finds the program and asks it for its version. Opens no conversation.
-    pub async fn probe(&self) -> Probe {
-        probe::probe(self).await
+    pub async fn probe(&self, processes: Arc<dyn ProcessLedger>) -> Probe {
+        probe::probe(self, processes).await
     }
 
     /// Whether its program is there. Runs nothing: what an unknown program does when it is asked for its version, nobody

@@ -9,8 +9,8 @@ use std::{
 use super::Program;
 use crate::{
     agents::{
-        Probe,
-        process::{self, SpawnError, Unrecorded},
+        Probe, ProcessLedger,
+        process::{self, SpawnError},
     },
     config::known,
 };
@@ -31,13 +31,13 @@ pub(super) fn find(program: &Program) -> Result<PathBuf, Probe> {
     })
 }
 
-pub(super) async fn probe(program: &Program) -> Probe {
+pub(super) async fn probe(program: &Program, processes: Arc<dyn ProcessLedger>) -> Probe {
     let path = match find(program) {
         Ok(path) => path,
         Err(missing) => return missing,
     };
     let found = Probe { available: true, login: login(program), ..Probe::default() };
-    let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), Arc::new(Unrecorded));
+    let mut spawn = program.spawn(Vec::new(), "", std::env::temp_dir(), processes);
     let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if INTERPRETERS.contains(&file) {
         // The program is the script; of other words after an interpreter nobody knows what they do.

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 
 /// Rounds before anything counts.
 const WARM_UP: usize = 100;
+/// Sessions that talk at once where CPU is measured.
+const SESSIONS: usize = 16;
 /// Chunks of an answer of the agent.
 const CHUNKS: usize = 50;
 
@@ -105,7 +108,8 @@ struct Samples {
     direct: Vec<f64>,
     through: Vec<f64>,
     disk: Vec<f64>,
-    cpu: f64,
+    cpu_alone: f64,
+    cpu_among: f64,
 }
 
 /// One session with a warm agent, one message at a time; each round is one of each kind.
@@ -121,12 +125,41 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
             .against("the same agent driven directly", column(|run| &run.direct)),
         Row::new("what Greenroom adds to it, p50", "ms", runs.iter().map(added).collect())
             .against("fdatasync of 4 KiB", column(|run| &run.disk)),
-        Row::new(
-            format!("server CPU per turn of {CHUNKS} deltas of an agent process"),
-            "ms",
-            runs.iter().map(|run| run.cpu).collect(),
-        ),
+        Row::new(cpu_of(1), "ms", runs.iter().map(|run| run.cpu_alone).collect()),
+        Row::new(cpu_of(SESSIONS), "ms", runs.iter().map(|run| run.cpu_among).collect()),
     ])
+}
+
+fn cpu_of(sessions: usize) -> String {
+    format!("server CPU per turn of {CHUNKS} deltas of an agent process, {sessions} at once")
+}
+
+/// Turns of several sessions at once, each with an agent process of its own: the CPU of one, in milliseconds.
+async fn cpu(server: &Server, sessions: usize, rounds: usize) -> Result<f64, Failure> {
+    let (address, rounds) = (server.address(), (rounds / sessions).max(1));
+    let mut poster = Connection::open(address).await?;
+    let requests: Vec<Vec<u8>> = (0..sessions).map(|index| send_to(&format!("cpu{index}"), "bench", "hi")).collect();
+    for request in &requests {
+        // A first turn makes the session and starts its agent.
+        poster.expect(request, 202).await?;
+    }
+    crate::memory::until_idle(server).await?;
+    let mut talks = Vec::new();
+    for (index, request) in requests.into_iter().enumerate() {
+        let mut poster = Connection::open(address).await?;
+        let mut stream = Subscriber::Sse(Sse::open(address, &format!("cpu{index}"), None).await?);
+        talks.push(async move {
+            for _ in 0..rounds {
+                poster.write(&request).await?;
+                stream.until("turn.finished").await?;
+                poster.answer().await?;
+            }
+            Ok::<_, Failure>(())
+        });
+    }
+    let before = server.cpu()?;
+    try_join_all(talks).await?;
+    Ok((server.cpu()? - before) * 1e3 / (rounds * sessions) as f64)
 }
 
 async fn run(plan: &Plan) -> Result<Samples, Failure> {
@@ -161,13 +194,8 @@ async fn run(plan: &Plan) -> Result<Samples, Failure> {
             samples.through.push(through_ms);
         }
     }
-    let before = server.cpu()?;
-    for _ in 0..plan.rounds {
-        poster.write(&request).await?;
-        stream.until("turn.finished").await?;
-        poster.answer().await?;
-    }
-    samples.cpu = (server.cpu()? - before) * 1e3 / plan.rounds as f64;
+    samples.cpu_alone = cpu(&server, 1, plan.rounds).await?;
+    samples.cpu_among = cpu(&server, SESSIONS, plan.rounds * 4).await?;
     server.stop()?;
     Ok(samples)
 }

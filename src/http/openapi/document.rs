@@ -158,6 +158,22 @@ impl Document {
                         "description": "Seconds after which to try again.",
                         "schema": {"type": "integer", "minimum": 0},
                     },
+                    "RateLimitLimit": {
+                        "description": "Where the caller has a rate: calls at once.",
+                        "schema": {"type": "integer", "minimum": 1},
+                    },
+                    "RateLimitRemaining": {
+                        "description": "Where the caller has a rate: calls that are left now.",
+                        "schema": {"type": "integer", "minimum": 0},
+                    },
+                    "RateLimitReset": {
+                        "description": "Where the caller has a rate: seconds until all calls are back.",
+                        "schema": {"type": "integer", "minimum": 0},
+                    },
+                    "RateLimitPolicy": {
+                        "description": "Where the caller has a rate: calls at once, and the seconds in which they come back.",
+                        "schema": {"type": "string", "pattern": "^[0-9]+;w=[0-9]+$"},
+                    },
                     "Location": {
                         "description": "The path of what was made.",
                         "required": true,

@@ -68,6 +68,8 @@ pub(super) fn describe(doc: &mut Document) {
         ])
         .done();
 
+    all_sessions(doc);
+
     let socket = doc
         .get("/v1/sessions/{key}/ws", "openSessionSocket", "A WebSocket that follows one session")
         .about(
@@ -85,6 +87,59 @@ pub(super) fn describe(doc: &mut Document) {
             .about("Text frames of JSON: the client sends `SocketRequest`, the server `SocketFrame`.")
             .reads(),
     );
+}
+
+/// The feed.
+fn all_sessions(doc: &mut Document) {
+    let cursor = || json!({"type": "string"});
+    let id = json!({"description": "A cursor of the feed.", "type": ["string", "null"]});
+    doc.schema(
+        "FeedList",
+        json!({
+            "description": "A page over all sessions, oldest first, whichever way it goes. It may be short and have more behind it.",
+            "type": "object",
+            "properties": {
+                "data": {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
+                "first_id": id, "last_id": id,
+                "has_more": {"type": "boolean", "description": "True when there are more in that direction."},
+            },
+            "required": ["data", "first_id", "last_id", "has_more"],
+        }),
+    );
+    doc.get("/v1/events", "listAllEvents", "The logs of all sessions that you may see: as a stream, or in pages")
+        .about(
+            "As the log of one session, with an opaque cursor as `id`. The stream begins with `stream.hello`; \
+             a place that no event stands at comes as an `id` alone (over WebSocket as `stream.cursor`). It brings no \
+             session into memory.",
+        )
+        .reads()
+        .query(
+            "after",
+            "The events after this cursor; 0 is the beginning. A stream without it is live from now.",
+            cursor(),
+        )
+        .query("before", "Pages only: the events right before this cursor. Not together with `after`.", cursor())
+        .query(
+            "limit",
+            "Pages only: events at most.",
+            json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+        )
+        .types()
+        .header("last-event-id", "Your last cursor; wins over `after`. Only streams use it.", cursor())
+        .answers_as(
+            200,
+            "The stream, or the page.",
+            "application/json",
+            json!({"schema": {"$ref": "#/components/schemas/FeedList"}}),
+        )
+        .answers_as(
+            200,
+            "The stream, or the page.",
+            "text/event-stream",
+            json!({"schema": {"type": "string"}, "x-event-schema": {"$ref": "#/components/schemas/StreamFrame"}}),
+        )
+        .refuses(&[Code::InvalidLimit, Code::InvalidCursor, Code::TooManySubscribers])
+        .done();
 }
 
 /// The handshake of a WebSocket.

@@ -56,11 +56,20 @@ pub(super) fn describe(doc: &mut Document) {
             );
         }
         fields.insert("type".into(), json!({"type": "string", "const": kind}));
-        fields.insert("session".into(), key.clone());
+        let of = if seq {
+            key.clone()
+        } else {
+            json!({"description": "Null where it is about no single session.", "anyOf": [key, {"type": "null"}]})
+        };
+        fields.insert("session".into(), of);
         fields.insert("turn_id".into(), turn_id.clone());
         fields.insert("at".into(), at.clone());
         fields.insert("data".into(), data);
         let required: Vec<String> = fields.keys().cloned().collect();
+        if seq {
+            let about = "Where a WebSocket follows all sessions: the place behind this event, to come back with.";
+            fields.insert("cursor".into(), json!({"description": about, "type": "string"}));
+        }
         json!({"description": about, "type": "object", "properties": fields, "required": required})
     };
 
@@ -133,15 +142,20 @@ fn sockets(doc: &mut Document, at: &Value) {
     sends.insert("idempotency_key".into(), json!({"type": ["string", "null"], "minLength": 1, "maxLength": 256}));
     let mut answers = fields(&answer);
     answers.insert("choice_id".into(), choice);
+    let any = json!({"anyOf": [session, {"description": "All that you may see.", "type": "string", "const": "*"}]});
     let subscribes = json!({
-        "after": {"description": "Your last `seq`; 0 is the beginning. Without it, live from now.", "type": ["integer", "null"], "minimum": 0},
+        "session": any,
+        "after": {
+            "description": "Your last `seq`, or for `*` your last cursor; 0 is the beginning. Without it, live from now.",
+            "type": ["integer", "string", "null"], "minimum": 0,
+        },
         "types": {"description": "Prefixes of event types.", "type": ["array", "null"], "items": {"type": "string"}},
         "raw": {"description": "With `agent.raw` frames.", "type": ["boolean", "null"]},
     });
     let none = Map::new;
     let ops = [
-        ("subscribe", "Follow a session.", subscribes.as_object().cloned().unwrap_or_default(), None),
-        ("unsubscribe", "Follow it no more.", none(), None),
+        ("subscribe", "Follow a session, or all.", subscribes.as_object().cloned().unwrap_or_default(), None),
+        ("unsubscribe", "Follow it no more.", Map::from_iter([("session".to_owned(), any.clone())]), None),
         ("send", "Send a message.", sends, None),
         ("abort", "Stop the running turn.", none(), None),
         ("cancel", "Stop a turn.", Map::from_iter([("turn_id".to_owned(), turn)]), Some("turn_id")),

@@ -26,6 +26,7 @@ mod document;
 mod events;
 mod frames;
 mod messages;
+mod operate;
 mod operation;
 mod refusals;
 mod server;
@@ -50,6 +51,7 @@ pub fn document() -> Value {
     turns::describe(&mut doc);
     choices::describe(&mut doc);
     events::describe(&mut doc);
+    operate::describe(&mut doc);
     doc.finish()
 }
 

@@ -156,11 +156,15 @@ impl<'a> Operation<'a> {
 
     /// A body that may as well be left out.
     pub(super) fn takes_optional<T: JsonSchema>(self) -> Self {
-        let mut operation = self.takes::<T>(&[("nothing", json!({}))]);
-        if let Some(Value::Object(body)) = operation.fields.get_mut("requestBody") {
+        self.takes::<T>(&[("nothing", json!({}))]).may_be_empty()
+    }
+
+    /// The body that was described may as well be left out.
+    pub(super) fn may_be_empty(mut self) -> Self {
+        if let Some(Value::Object(body)) = self.fields.get_mut("requestBody") {
             body.insert("required".into(), false.into());
         }
-        operation
+        self
     }
 
     /// The body, by its schema.
@@ -261,6 +265,9 @@ impl<'a> Operation<'a> {
                 };
                 self.responses.insert(status, response);
             }
+        }
+        if self.access != Access::Open {
+            self.responses.values_mut().for_each(refusals::tell_rate);
         }
         self.responses.sort_keys();
         let (security, who) = (self.access.security(), self.access.about());

@@ -90,6 +90,22 @@ pub(super) fn headers(retry: bool) -> Value {
     headers
 }
 
+/// Adds the headers that tell a caller with a rate what is left of it.
+pub(super) fn tell_rate(answer: &mut Value) {
+    let Some(Value::Object(headers)) = answer.get_mut("headers") else { return };
+    for (name, component) in RATE {
+        headers.insert((*name).to_owned(), json!({"$ref": format!("#/components/headers/{component}")}));
+    }
+}
+
+/// The headers of a caller's rate, and their names in the document.
+const RATE: &[(&str, &str)] = &[
+    ("ratelimit-limit", "RateLimitLimit"),
+    ("ratelimit-remaining", "RateLimitRemaining"),
+    ("ratelimit-reset", "RateLimitReset"),
+    ("ratelimit-policy", "RateLimitPolicy"),
+];
+
 /// The codes by status, in the order of the table.
 fn by_status(codes: &[Code]) -> BTreeMap<u16, Vec<Code>> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
@@ -119,11 +135,13 @@ pub(super) fn responses(codes: &[Code]) -> Vec<Refusal> {
 
 fn response(status: u16, codes: &[Code]) -> Value {
     let names: Vec<String> = codes.iter().map(|code| format!("`{}`", code.as_str())).collect();
-    json!({
+    let mut refusal = json!({
         "description": format!("Refused: {}.", names.join(", ")),
         "headers": headers(matches!(status, 429 | 502 | 503)),
         "content": {"application/json": {"schema": envelope(codes)}},
-    })
+    });
+    tell_rate(&mut refusal);
+    refusal
 }
 
 /// The envelope of an error that has one of these codes.
@@ -182,6 +200,7 @@ fn details() -> Value {
         "key": {"type": "string", "description": "The session key that names nothing."},
         "state": {"$ref": "#/components/schemas/TurnState", "description": "Where the turn stands."},
         "scope": {"$ref": "#/components/schemas/Scope", "description": "The scope that is missing."},
+        "mutable": {"type": "array", "items": {"type": "string"}, "description": "The settings that may change while the server runs."},
         "agents": {"type": "array", "items": {"type": "string"}, "description": "The agents that there are."},
         "models": {"type": "array", "items": {"type": "string"}, "description": "The models that there are."},
     })

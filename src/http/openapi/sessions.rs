@@ -155,7 +155,7 @@ pub(super) fn describe(doc: &mut Document) {
         .takes::<Feedback>(&[("good", json!({"rating": "up", "comment": "Just what I wanted"}))])
         .answers::<Feedback>(200, "What is stored.")
         .refuses(CHANGE)
-        .refuses(&[Code::TurnNotFound])
+        .refuses(&[Code::TurnNotFound, Code::ContentTooLarge])
         .done();
 
     doc.get(&session("/brief"), "getBrief", "The brief")

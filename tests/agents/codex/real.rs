@@ -374,6 +374,8 @@ async fn an_image_reaches_the_model() {
 #[tokio::test]
 async fn it_is_found_and_says_its_version() {
     let rig = Rig::new();
-    let probe = CodexAgent::new("codex".into(), rig.config.clone(), AgentLimits::default()).probe().await;
+    let probe = CodexAgent::new("codex".into(), rig.config.clone(), AgentLimits::default())
+        .probe(std::sync::Arc::new(greenroom::agents::process::Unrecorded))
+        .await;
     assert!(probe.available && probe.version.is_some_and(|version| version.starts_with("0.")));
 }

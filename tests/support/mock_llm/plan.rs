@@ -19,6 +19,8 @@ use serde_json::{Map, Value, json};
 const SLOW_WORDS: usize = 600;
 /// Time between two of them.
 const SLOW_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two words of the ordinary answer: what is streamed can be seen to be, though agents gather for some time.
+const WORD_PAUSE: Duration = Duration::from_millis(60);
 /// Tools that are taken when the text names none, best first.
 const PREFERRED: [&str; 14] = [
     "Bash",
@@ -90,7 +92,7 @@ impl Plan {
             let words = (0..count).map(|i| format!("slow{i} ")).collect();
             return Self::Say { thoughts, words, pause: SLOW_PAUSE };
         }
-        Self::Say { thoughts, words: hello(), pause: Duration::ZERO }
+        Self::Say { thoughts, words: hello(), pause: WORD_PAUSE }
     }
 }
 
