@@ -16,9 +16,11 @@ use super::{
     admission::Admission,
     backend::Backend,
     command::Done,
+    day_sums::DaySums,
     env::Settings,
     lane::{Input, Lane},
     messages::{AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, SessionStopped, View},
+    spending,
     state::State,
     subscribers::Subscribers,
     trace::Trace,
@@ -35,6 +37,7 @@ use crate::{
     metrics::{self, Tally},
     protocol::frame::EndReason,
     store::Store,
+    timestamp::Timestamp,
 };
 
 /// Messages that may wait for one session.
@@ -52,6 +55,8 @@ pub struct Deps {
     pub pool: Pool,
     /// How many turns run at once.
     pub admission: Admission,
+    /// What users have used today.
+    pub day_sums: DaySums,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
 }
@@ -247,6 +252,14 @@ impl SessionActor {
             && self.enders.is_empty()
     }
 
+    /// Brings what is shown of the budget up to date: other sessions of the owner use it up, too.
+    fn refresh_budget(&mut self) {
+        if let Some(state) = &mut self.state {
+            let config = self.deps.config();
+            spending::show(state, &config.settings.budget, &self.deps.day_sums, Timestamp::now());
+        }
+    }
+
     pub(super) fn end(&mut self, fate: Fate, ctx: &mut Context<Self>) {
         // Set once: the first end is the true one.
         let _ = self.fate.set(fate);
@@ -324,6 +337,7 @@ impl Handler<Join> for SessionActor {
         let behind = join.after.map_or(0, |after| self.last_seq.saturating_sub(after));
         let live = behind <= join.near && self.subscribers.go_live(id);
         let count = self.subscribers.len();
+        self.refresh_budget();
         let snapshot = self.state.as_ref().filter(|_| join.hello).map(|state| Box::new(state.snapshot(count)));
         self.judge_later(ctx);
         Joined { id, oldest_seq, last_seq: self.last_seq, live, snapshot }
@@ -344,6 +358,7 @@ impl Handler<GetView> for SessionActor {
 
     fn handle(&mut self, _: GetView, _: &mut Self::Context) -> Self::Result {
         let subscribers = self.subscribers.len();
+        self.refresh_budget();
         MessageResult(self.state.clone().map(|state| View { state, subscribers }))
     }
 }

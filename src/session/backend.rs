@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
+    metrics,
     protocol::{Control, frame::EndReason},
     store::IdempotencyRecord,
     timestamp::Timestamp,
@@ -44,6 +45,8 @@ pub(super) struct Backend {
     acquiring: Option<SpawnHandle>,
     /// Fires when the oldest question runs out of time.
     choice_timer: Option<(SpawnHandle, Timestamp)>,
+    /// True while a look at the budget is due, for turns that wait at it.
+    looking_at_budget: bool,
     pub(super) calls: Calls,
 }
 
@@ -121,6 +124,11 @@ impl SessionActor {
             Effect::Finished(finished) => {
                 for waiter in self.waiters.remove(&finished.turn.id).into_iter().flatten() {
                     drop(waiter.send((*finished).clone()));
+                }
+            }
+            Effect::Budget(outcome) => {
+                if let Some(metrics) = metrics::get() {
+                    metrics.budgets.with_label_values(&[outcome]).inc();
                 }
             }
             Effect::ResetDone => {
