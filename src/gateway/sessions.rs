@@ -212,7 +212,7 @@ impl Gateway {
     /// Changes a session.
     ///
     /// # Errors
-    /// `session_not_found`, `session_busy`, and those of the body.
+    /// `session_not_found`, `session_busy`, `too_many_sessions` when it comes back from the archive, and those of the body.
     pub async fn patch_session(
         &self,
         who: &Principal,
@@ -232,13 +232,14 @@ impl Gateway {
             self.check_visibility(who, visibility, org.as_deref())?;
         }
         let fields = changed_fields(&body);
+        let _room = match body.archived {
+            Some(false) => self.room_to_unarchive(who, key).await?,
+            _ => None,
+        };
         let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
         let plain = json!({"fields": fields});
         let full = || json!({"fields": fields, "visibility": snapshot.visibility, "org_id": snapshot.org_id});
         let detail = if shown { full() } else { plain };
-        if shown && self.access.leases.has_strangers(key) {
-            self.recheck(vec![key.clone()]).await;
-        }
         self.note(who, "session.update", key, &snapshot.owner, detail);
         Ok(snapshot)
     }

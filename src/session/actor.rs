@@ -24,6 +24,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
+    access::Access,
     agents::{
         ProcessLedger, Registry,
         pool::{Pool, ReleaseAgent},
@@ -52,6 +53,8 @@ pub struct Deps {
     pub pool: Pool,
     /// How many turns run at once.
     pub admission: Admission,
+    /// Whose streams end when a session goes out of their sight.
+    pub access: Arc<Access>,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
 }
