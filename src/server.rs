@@ -84,6 +84,7 @@ async fn serve(
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger(store.clone())),
+        access: Arc::clone(&access),
         store: store.clone(),
         registry: registry.clone(),
         effective: RwLock::new(Arc::new(Effective { config: config.clone(), settings })),

@@ -132,16 +132,10 @@ impl Leases {
     }
 
     /// Ends the streams of a session whose followers may not see it any more. The owner's go on.
-    pub fn end_strangers(&self, key: &SessionKey, sees: impl Fn(&Principal) -> bool) {
+    pub(super) fn end_strangers(&self, key: &SessionKey, sees: impl Fn(&Principal) -> bool) {
         let inner = self.lock();
         let of_session = inner.open.values().filter(|open| open.foreign && open.key.as_ref() == Some(key));
         of_session.filter(|open| !sees(&open.who)).for_each(|open| open.end(EndReason::AccessLost));
-    }
-
-    /// True when somebody else than its owner follows the session.
-    #[must_use]
-    pub fn has_strangers(&self, key: &SessionKey) -> bool {
-        self.lock().open.values().any(|open| open.foreign && open.key.as_ref() == Some(key))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     config::CallersConfig,
     error::{ApiError, Code},
     ids::SessionKey,
-    protocol::{account::AuditEntry, frame::EndReason},
+    protocol::{Snapshot, account::AuditEntry, frame::EndReason},
     store::{AccountChange, Store, StoreError},
     timestamp::Timestamp,
 };
@@ -167,6 +167,13 @@ impl Access {
         {
             log::debug!("the last use of tokens cannot be written now: {error}");
         }
+    }
+
+    /// Ends the streams of a session whose followers may not see it as it is now. The session calls it before it shows
+    /// them what takes it out of their sight.
+    pub fn end_strangers(&self, session: &Snapshot) {
+        let sees = |who: &Principal| self.renew(who).is_ok_and(|who| who.may_see(session));
+        self.leases.end_strangers(&session.key, sees);
     }
 
     /// Lets a stream begin: counts it, and takes note of what ends it.

@@ -75,8 +75,7 @@ impl Gateway {
                     continue;
                 }
             };
-            let sees = |who: &Principal| self.access.renew(who).is_ok_and(|who| who.may_see(&session));
-            self.access.leases.end_strangers(&key, sees);
+            self.access.end_strangers(&session);
         }
     }
 }

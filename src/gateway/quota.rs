@@ -27,11 +27,8 @@ impl Gateway {
         }
         let held = self.access.limits.counting(&who.user).lock_owned().await;
         let share = self.deps.store.share_of(&who.user, key).await?;
-        let full = |count: i64, max: u32| max > 0 && count >= i64::from(max);
         if !share.exists && full(share.sessions, limits.max_sessions) {
-            let max = limits.max_sessions;
-            let message = format!("you have {max} sessions; archive or delete one first");
-            return Err(ApiError::new(Code::TooManySessions, message).with("limit", max));
+            return Err(too_many_sessions(limits.max_sessions));
         }
         if full(share.busy_elsewhere, max_turns) {
             let message = format!("{max_turns} of your sessions are at work; wait until a turn is over");
@@ -39,4 +36,39 @@ impl Gateway {
         }
         Ok(Some(held))
     }
+
+    /// Fails where the caller has as many sessions as it may, so that this archived one of its own cannot come back. An
+    /// admin takes no place of its own for what it brings back for somebody else. To be held like that of
+    /// [`Gateway::room_for`].
+    ///
+    /// # Errors
+    /// `too_many_sessions`, `session_not_found`, `store_unavailable`.
+    pub(super) async fn room_to_unarchive(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+    ) -> Result<Option<OwnedMutexGuard<()>>, ApiError> {
+        let max = self.access.limits.of(who).max_sessions;
+        if max == 0 {
+            return Ok(None);
+        }
+        let held = self.access.limits.counting(&who.user).lock_owned().await;
+        let session = self.snapshot(who, key).await?;
+        if session.archived && session.owner == who.user {
+            let share = self.deps.store.share_of(&who.user, Some(key)).await?;
+            if full(share.sessions, max) {
+                return Err(too_many_sessions(max));
+            }
+        }
+        Ok(Some(held))
+    }
+}
+
+fn full(count: i64, max: u32) -> bool {
+    max > 0 && count >= i64::from(max)
+}
+
+fn too_many_sessions(max: u32) -> ApiError {
+    ApiError::new(Code::TooManySessions, format!("you have {max} sessions; archive or delete one first"))
+        .with("limit", max)
 }

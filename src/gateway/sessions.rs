@@ -221,7 +221,7 @@ impl Gateway {
     /// Changes a session.
     ///
     /// # Errors
-    /// `session_not_found`, `session_busy`, and those of the body.
+    /// `session_not_found`, `session_busy`, `too_many_sessions` when it comes back from the archive, and those of the body.
     pub async fn patch_session(
         &self,
         who: &Principal,
@@ -241,6 +241,10 @@ impl Gateway {
             self.check_visibility(who, visibility, org.as_deref())?;
         }
         let fields = changed_fields(&body);
+        let _room = match body.archived {
+            Some(false) => self.room_to_unarchive(who, key).await?,
+            _ => None,
+        };
         let budget = body.budget.is_some();
         let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
         let mut detail = json!({"fields": fields});
@@ -250,9 +254,6 @@ impl Gateway {
         }
         if let (true, Some(detail)) = (budget, detail.as_object_mut()) {
             detail.insert("budget".into(), json!(snapshot.budget));
-        }
-        if shown && self.access.leases.has_strangers(key) {
-            self.recheck(vec![key.clone()]).await;
         }
         self.note(who, "session.update", key, &snapshot.owner, detail);
         Ok(snapshot)

@@ -1,18 +1,18 @@
 //! Who calls, and whether they may: an argument of every handler, so that forgetting it shows in the signature.
 //!
-//! A bearer token counts before a cookie. A cookie counts only where the browser does not say that another site sent the
-//! request: the guard has refused foreign origins already, `Sec-Fetch-Site` tells of what comes without an origin, and
-//! `SameSite=Strict` keeps the cookie at home in the first place. A caller without either header is no browser.
+//! A bearer token counts before a cookie. A cookie counts only where the browser does not say that another origin sent
+//! the request: the guard has refused strange origins already, those that are configured may call with a token alone, and
+//! `SameSite=Strict` keeps the cookie at home in the first place. A caller without such a header is no browser.
 
 use std::future::{Ready, ready};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
-    http::header::{AUTHORIZATION, HeaderMap, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
 
-use super::{Api, cookie};
+use super::{Api, cookie, guard::is_origin_of};
 use crate::{
     access::{Budget, Via, invalid_credentials, missing_credentials},
     error::{ApiError, Code},
@@ -48,6 +48,8 @@ pub struct Knocking(pub Result<Principal, ApiError>);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spent(pub(super) Budget);
 
+/// How a browser says which site's page sent a request.
+const SITE: &str = "sec-fetch-site";
 /// The subprotocol that carries a token where a browser can set no header.
 const BEARER_PROTOCOL: &str = "bearer.";
 
@@ -94,13 +96,20 @@ fn bearer(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
     Ok(words.find_map(|word| word.strip_prefix(BEARER_PROTOCOL)))
 }
 
-/// Refuses a cookie that another site made the browser send.
+/// Refuses a cookie that a page of another origin made the browser send.
 fn from_here(headers: &HeaderMap) -> Result<(), ApiError> {
-    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-    if matches!(site, None | Some(b"same-origin" | b"none")) || headers.contains_key(ORIGIN) {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let from_here = if headers.contains_key(SITE) {
+        headers.get_all(SITE).all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"))
+    } else {
+        // Not every browser says it, nor of every request: then the origin has to be the one that is called.
+        headers.get_all(ORIGIN).all(|origin| origin.to_str().is_ok_and(|origin| is_origin_of(origin, host)))
+    };
+    if from_here {
         return Ok(());
     }
-    Err(ApiError::new(Code::OriginNotAllowed, "The page of another site may not call with this browser's login."))
+    let message = "A page of another origin may not call with this browser's login, only with a token.";
+    Err(ApiError::new(Code::OriginNotAllowed, message))
 }
 
 /// Checks a scope.
@@ -204,6 +213,13 @@ mod tests {
         };
         assert!(of(&[]) && of(&[("sec-fetch-site", "same-origin")]) && of(&[("sec-fetch-site", "none")]));
         assert!(!of(&[("sec-fetch-site", "cross-site")]) && !of(&[("sec-fetch-site", "same-site")]));
-        assert!(of(&[("sec-fetch-site", "cross-site"), ("origin", "https://a.example")]), "the guard has judged it");
+        let (host, own) = (("host", "a.example"), ("origin", "https://a.example"));
+        assert!(of(&[host, own]) && of(&[host, ("origin", "http://a.example:80")]));
+        assert!(!of(&[host, ("origin", "https://b.example")]), "a configured origin needs a token");
+        assert!(
+            !of(&[host, own, ("sec-fetch-site", "cross-site")]) && !of(&[host, own, ("sec-fetch-site", "same-site")])
+        );
+        assert!(of(&[("host", "127.0.0.1:4910"), own, ("sec-fetch-site", "same-origin")]), "behind a proxy");
+        assert!(!of(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]));
     }
 }

@@ -43,7 +43,11 @@ fn while_leased<S: Stream<Item = Item>>(
             }
             tokio::select! {
                 biased;
-                item = items.next() => item.map(|item| (item, Some((items, lease)))),
+                item = items.next() => match (lease.revoked(), item) {
+                    // Taken away while it was waited for: what came with that is not for this caller any more.
+                    (Some(reason), _) => Some((end(session.as_ref(), reason), None)),
+                    (None, item) => item.map(|item| (item, Some((items, lease)))),
+                },
                 reason = lease.ended() => Some((end(session.as_ref(), reason), None)),
             }
         }

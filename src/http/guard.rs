@@ -103,6 +103,16 @@ fn host_of(authority: &str) -> &str {
     authority.get(..port.unwrap_or(authority.len())).unwrap_or_default()
 }
 
+/// True when the origin's page came from this host, over TLS or not: a proxy may have taken TLS off.
+pub(super) fn is_origin_of(origin: &str, host: &str) -> bool {
+    match origin.strip_prefix("https://") {
+        Some(rest) => {
+            same_authority(rest.strip_suffix(":443").unwrap_or(rest), host.strip_suffix(":443").unwrap_or(host))
+        }
+        None => origin.strip_prefix("http://").is_some_and(|rest| same_authority(rest, host)),
+    }
+}
+
 /// True when both name the same host and port; without a port it is 80, as this server speaks plain HTTP.
 fn same_authority(a: &str, b: &str) -> bool {
     let plain = |text: &str| text.strip_suffix(":80").unwrap_or(text).to_ascii_lowercase();

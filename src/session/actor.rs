@@ -26,6 +26,7 @@ use super::{
     trace::Trace,
 };
 use crate::{
+    access::Access,
     agents::{
         ProcessLedger, Registry,
         pool::{Pool, ReleaseAgent},
@@ -57,6 +58,8 @@ pub struct Deps {
     pub admission: Admission,
     /// What users have used today.
     pub day_sums: DaySums,
+    /// Whose streams end when a session goes out of their sight.
+    pub access: Arc<Access>,
     /// Remembers process groups.
     pub ledger: Arc<dyn ProcessLedger>,
 }

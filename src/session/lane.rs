@@ -18,6 +18,7 @@ use super::{
     draft::Draft,
     env::{Env, RandomIds},
     messages::Fate,
+    state::State,
 };
 use crate::{
     agents::AgentEvent,
@@ -241,7 +242,8 @@ impl SessionActor {
             self.backend.calls.insert(call);
         }
         self.deps.day_sums.add(&commit.draft.spends);
-        self.state = commit.draft.state.take();
+        let before = std::mem::replace(&mut self.state, commit.draft.state.take());
+        self.end_strangers(before.as_ref());
         self.tally.follow(self.state.as_ref(), commit.batch.frames());
         commit.settled.iter().for_each(Settled::count);
         self.trace.follow(self.state.as_ref(), commit.settled.iter().map(Settled::turn));
@@ -272,6 +274,15 @@ impl SessionActor {
             self.subscribers.set_state(&frame);
         }
         self.after_commit(ctx);
+    }
+
+    /// Ends the streams of those who may not see the session any more, before they are shown what the commit says.
+    fn end_strangers(&self, before: Option<&State>) {
+        let (Some(before), Some(now)) = (before, &self.state) else { return };
+        let (before, now) = (&before.record.snapshot, &now.record.snapshot);
+        if before.visibility != now.visibility || before.org_id != now.org_id || before.owner != now.owner {
+            self.deps.access.end_strangers(now);
+        }
     }
 
     fn after_commit(&mut self, ctx: &mut Context<Self>) {

@@ -116,6 +116,23 @@ async fn a_cookie_that_was_planted_before_the_login_is_worth_nothing_after_it() 
 }
 
 #[tokio::test]
+async fn a_configured_origin_calls_with_a_token_and_never_with_the_cookie() {
+    let chat = "https://chat.example.org";
+    let house = House::with(&[("GREENROOM_SERVER__ALLOWED_ORIGINS", r#"["https://chat.example.org"]"#)]);
+    let cookie = log_in(&house, &house.alice).await;
+    let call = async |name: &str, value: &str, site: Option<&str>| {
+        let request = house.server.request("GET", "/v1/me").header(name, value).header("origin", chat);
+        house.server.send(site.into_iter().fold(request, |request, site| request.header("sec-fetch-site", site))).await
+    };
+    for site in [None, Some("cross-site"), Some("same-site")] {
+        call("cookie", &cookie, site).await.refused(403, "origin_not_allowed");
+        call("authorization", &format!("Bearer {}", house.alice), site).await.ok(200);
+    }
+    // The server itself behind a proxy that has taken TLS off.
+    call("cookie", &cookie, Some("same-origin")).await.ok(200);
+}
+
+#[tokio::test]
 async fn another_site_cannot_act_with_this_browsers_login() {
     let house = House::new();
     let cookie = log_in(&house, &house.alice).await;

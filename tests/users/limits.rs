@@ -100,6 +100,23 @@ async fn sessions_turns_and_streams_have_a_count() {
 }
 
 #[tokio::test]
+async fn the_archive_is_no_way_around_the_count() {
+    let house = House::with(&[("GREENROOM_CALLERS__MAX_SESSIONS", "1")]);
+    let archived = |key: &str, archived: bool| {
+        let (path, body) = (format!("/v1/sessions/{key}"), json!({ "archived": archived }));
+        let house = &house;
+        async move { house.call(&house.alice, "PATCH", &path, body).await }
+    };
+    house.post(&house.alice, "/v1/sessions", json!({"key": "one"})).await.ok(201);
+    archived("one", false).await.ok(200);
+    archived("one", true).await.ok(200);
+    house.post(&house.alice, "/v1/sessions", json!({"key": "two"})).await.ok(201);
+    assert_eq!(archived("one", false).await.refused(429, "too_many_sessions")["limit"], 1);
+    archived("two", true).await.ok(200);
+    archived("one", false).await.ok(200);
+}
+
+#[tokio::test]
 async fn two_calls_at_once_do_not_both_take_the_last_place() {
     let house = House::with(&[("GREENROOM_CALLERS__MAX_SESSIONS", "3")]);
     let create = || house.post(&house.alice, "/v1/sessions", json!({}));

@@ -91,6 +91,34 @@ async fn a_session_that_is_made_private_is_out_of_sight_at_once() {
 }
 
 #[tokio::test]
+async fn what_comes_with_the_loss_of_sight_is_not_shown() {
+    let house = House::new();
+    house.post(&house.alice, "/v1/sessions", json!({"key": "k", "visibility": "public"})).await.ok(201);
+    let carol = bearer(&house.carol);
+    let mut stream = Sse::open_with(&house.server, "/v1/sessions/k/events", &[("authorization", &carol)]).await;
+    stream.until_type("session.hello").await;
+    let mut socket = Socket::try_open(&house.server, "/v1/ws", &[("authorization", &carol)]).await.unwrap();
+    socket.ok(json!({"op": "subscribe", "session": "k"})).await;
+    socket.until_type("session.hello").await;
+    let hidden = json!({"visibility": "private", "title": "hidden", "metadata": {"x": "hidden"}});
+    house.call(&house.alice, "PATCH", "/v1/sessions/k", hidden).await.ok(200);
+    loop {
+        let (_, frame) = stream.frame().await.unwrap();
+        assert!(!frame.contains("hidden"), "{frame}");
+        if frame.contains("access_lost") {
+            break;
+        }
+    }
+    loop {
+        let frame = socket.frame().await.unwrap();
+        assert!(!frame.contains("hidden"), "{frame}");
+        if frame.contains("access_lost") {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_leaves_an_organisation_leaves_its_streams() {
     let house = House::new();
     let org = json!({"key": "k", "visibility": "org", "org_id": "acme"});
