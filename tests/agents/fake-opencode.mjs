@@ -73,9 +73,20 @@ async function turn(key, parent, steps) {
     emit("permission.asked", asked);
     return new Promise((answered) => (asked.answered = answered));
   };
+  const newest = () => session.messages.findLast(({ info }) => info.role === "user").info.id;
   open();
-  for (const step of steps) {
-    if (session.aborted) break;
+  const left = [...steps];
+  while (!session.aborted) {
+    if (left.length === 0) {
+      // A text that came meanwhile is answered by a message of its own.
+      if (parent === newest()) break;
+      close("stop");
+      parent = newest();
+      open();
+      left.push(...session.steps);
+    }
+    const step = left.shift();
+    if (!step) break;
     const [name, value] = Object.entries(step)[0];
     if (name === "say") say(value)();
     else if (name === "twice") say(value, true)();
@@ -103,7 +114,18 @@ async function turn(key, parent, steps) {
       session.deaf = true;
       await new Promise(() => {});
     } else if (name === "hang") while (!session.aborted) await pause(10);
-    else if (name === "ask") {
+    else if (name === "tool") {
+      // A call that runs until a text has come, or for ever; the model's next call is a message of its own.
+      const call = part({ type: "tool", tool: "bash", callID: "call", state: { status: "running", input: { command: "x" } } });
+      while (!session.aborted && (value === "for ever" || parent === newest())) await pause(10);
+      const error = session.aborted && { status: "error", error: "Tool execution aborted" };
+      call.state = { ...call.state, ...(error || { status: "completed", output: "y" }) };
+      emit("message.part.updated", { sessionID: key, part: call });
+      if (session.aborted) break;
+      close("tool-calls");
+      parent = newest();
+      open();
+    } else if (name === "ask") {
       const reply = await ask({ id: id("per"), sessionID: key, permission: value, patterns: ["x"], always: ["x *"],
         metadata: { command: "x" }, tool: { messageID: info.id, callID: "call" } });
       say(`reply:${reply}`)();
@@ -147,6 +169,13 @@ const routes = [
   ["GET", /^\/session\/status$/, () => Object.fromEntries([...sessions].filter(([, s]) => s.busy).map(([key]) => [key, { type: "busy" }]))],
   ["GET", /^\/session\/(\w+)$/, (key) => (sessions.has(key) ? { id: key } : undefined)],
   ["GET", /^\/session\/(\w+)\/message$/, (key) => known(key).messages],
+  ["GET", /^\/session\/(\w+)\/message\/(\w+)$/, (key, body, message) => known(key).messages.find(({ info }) => info.id === message)],
+  ["DELETE", /^\/session\/(\w+)\/message\/(\w+)$/, (key, body, message) => {
+    const session = known(key);
+    if (session.busy) return undefined;
+    session.messages = session.messages.filter(({ info }) => info.id !== message);
+    return true;
+  }],
   ["GET", /^\/session\/(\w+)\/children$/, (key) => known(key).children],
   ["GET", /^\/permission$/, () => [...sessions.values()].flatMap((session) => session.asks)],
   ["GET", /^\/question$/, () => []],
@@ -169,7 +198,11 @@ const routes = [
     if (!sessions.has(key)) return undefined;
     const text = body.arguments ?? body.parts.filter((part) => part.type === "text").at(-1).text;
     emit("message.updated", { sessionID: key, info: { id: body.messageID, sessionID: key, role: "user" } });
-    turn(key, body.messageID, JSON.parse(text));
+    const session = known(key);
+    const info = { id: body.messageID, sessionID: key, role: "user" };
+    session.messages.push({ info, parts: [] });
+    session.steps = JSON.parse(text);
+    if (!session.busy) turn(key, body.messageID, session.steps);
     return null;
   }],
 ];
@@ -193,7 +226,7 @@ const server = http.createServer((request, response) => {
     for (const [method, pattern, answer] of routes) {
       const found = method === request.method && pattern.exec(url.pathname);
       if (!found) continue;
-      const value = found.length > 1 ? answer(found[1], body) : answer(body);
+      const value = found.length > 1 ? answer(found[1], body, found[2]) : answer(body);
       if (value === undefined) break;
       response.writeHead(value === null ? 204 : 200, { "content-type": "application/json" });
       return response.end(value === null ? undefined : JSON.stringify(value));

@@ -276,6 +276,63 @@ async fn a_cancelled_turn_has_stopped_and_its_question_is_taken_back() {
     assert_eq!(client.play(json!([{"say": "b"}])).await.1, COMPLETED);
 }
 
+/// Whether an event tells of a tool's start, its result, or a text that was taken.
+fn order(events: &[AgentEvent]) -> Vec<&'static str> {
+    let name = |event: &AgentEvent| match event {
+        AgentEvent::ToolStarted(_) => Some("started"),
+        AgentEvent::ToolFinished { .. } => Some("completed"),
+        AgentEvent::Steered { .. } => Some("steered"),
+        AgentEvent::Delta { .. } => Some("said"),
+        _ => None,
+    };
+    events.iter().filter_map(name).collect()
+}
+
+#[tokio::test]
+async fn a_text_is_taken_when_an_answer_to_it_begins() {
+    let fake = Fake::new(json!({}));
+    let mut client = fake.open().await;
+    client.script(json!([{"tool": "until a text"}])).await;
+    let mut events = client.until(|event| matches!(event, AgentEvent::ToolStarted(_))).await;
+    client.send(AgentCommand::Steer { id: 7, text: json!([]).to_string() }).await;
+    let (rest, outcome) = client.turn().await;
+    events.extend(rest);
+    assert_eq!((order(&events), outcome), (vec!["started", "completed", "steered"], COMPLETED));
+    // One that comes while the last words are said is answered in the same turn.
+    client.script(json!([{"say": "a"}, {"ask": "bash"}])).await;
+    let ask = client.asked().await;
+    client.send(AgentCommand::Steer { id: 8, text: json!([{"say": "b"}]).to_string() }).await;
+    eventually("it is there", || fake.calls("/prompt_async").len() == 4).await;
+    answer(&client, &ask.ask_id, "reject").await;
+    let (events, outcome) = client.turn().await;
+    assert_eq!(outcome, COMPLETED);
+    assert!(order(&events).ends_with(&["said", "steered", "said"]), "{events:?}");
+    assert_eq!(fake.calls("/message").len(), 0, "no state had to be fetched");
+}
+
+#[tokio::test]
+async fn a_text_that_was_not_taken_leaves_the_conversation_with_the_turn() {
+    let fake = Fake::new(json!({}));
+    let mut client = fake.open().await;
+    client.script(json!([{"tool": "for ever"}])).await;
+    client.until(|event| matches!(event, AgentEvent::ToolStarted(_))).await;
+    for id in [7, 8] {
+        client.send(AgentCommand::Steer { id, text: json!([{"hang": true}]).to_string() }).await;
+    }
+    // The second may still be on its way.
+    eventually("one is there", || fake.calls("/prompt_async").len() > 1).await;
+    client.send(AgentCommand::Cancel).await;
+    let (events, outcome) = client.turn().await;
+    assert_eq!((order(&events), outcome), (vec!["completed"], Outcome::Cancelled));
+    let removed: Vec<Value> = fake.log().into_iter().filter(|call| call["method"] == "DELETE").collect();
+    for text in &fake.calls("/prompt_async")[1..] {
+        let message = text["body"]["messageID"].as_str().unwrap();
+        assert!(removed.iter().any(|call| call["path"].as_str().unwrap().ends_with(message)), "{removed:?}");
+    }
+    let (events, outcome) = client.play(json!([{"say": "next"}])).await;
+    assert_eq!((text(&events).as_str(), outcome), ("next", COMPLETED));
+}
+
 #[tokio::test]
 async fn a_turn_that_does_not_stop_is_killed_with_its_server() {
     let fake = Fake::new(json!({}));

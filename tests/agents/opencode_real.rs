@@ -127,6 +127,31 @@ async fn a_text_is_taken_into_the_running_turn() {
     assert!(events.contains(&AgentEvent::Steered { id: 7 }), "{events:?}");
     assert!(rig.mock.generations().last().unwrap().body.to_string().contains("marimba"));
     assert_eq!(text(&events), "Hello from mock");
+    let at = |fits: fn(&AgentEvent) -> bool| events.iter().position(fits).unwrap();
+    let completed = at(|event| matches!(event, AgentEvent::ToolFinished { .. }));
+    let steered = at(|event| matches!(event, AgentEvent::Steered { .. }));
+    assert!(completed < steered && steered < at(|event| matches!(event, AgentEvent::Delta { .. })), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_text_that_a_cancelled_turn_did_not_take_is_not_given_to_the_next() {
+    let rig = Rig::new();
+    let (mut client, _) = rig.open(rig.spec(rig.work.path())).await;
+    for (id, wait) in [(7, true), (8, false)] {
+        client.prompt("USE_TOOL TOOL_CMD:[sleep 60]").await;
+        allow(&mut client).await;
+        client.send(AgentCommand::Steer { id, text: "the word is marimba".into() }).await;
+        if wait {
+            // Time for it to be stored; the other is overtaken by the stop.
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        client.send(AgentCommand::Cancel).await;
+        let (events, outcome) = client.turn().await;
+        assert_eq!(outcome, Outcome::Cancelled);
+        assert!(!events.contains(&AgentEvent::Steered { id }), "{events:?}");
+        assert_eq!(talk(&mut client, "go on").await, "Hello from mock");
+        assert!(!rig.mock.generations().last().unwrap().body.to_string().contains("marimba"), "{id}");
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,11 @@ impl Api {
         self.call(Method::POST, path, &[], Some(folder), Some(body), limit).await
     }
 
+    /// Deletes.
+    pub(super) async fn delete(&self, path: &str, folder: &str) -> Result<Value, ApiError> {
+        self.call(Method::DELETE, path, &[], Some(folder), None, Some(CALL_LIMIT)).await
+    }
+
     /// Opens the stream of all events.
     pub(super) async fn events(&self, limit: Duration) -> Result<Response, ApiError> {
         let call = self.client.get(self.url("/global/event")).basic_auth(USER, Some(self.password.expose()));

@@ -44,7 +44,7 @@ const QUIET_LOOK: Duration = Duration::from_millis(100);
 /// What a call of ours has come to.
 pub(super) enum Posted {
     Prompt(Result<Value, ApiError>),
-    Steer { id: u64, message: String, result: Result<Value, ApiError> },
+    Steer { message: String, result: Result<Value, ApiError> },
     Reply { ask_id: String, result: Result<Value, ApiError> },
     Abort(Result<Value, ApiError>),
 }
@@ -357,6 +357,7 @@ impl Driver {
         };
         if quiet {
             self.reject_all().await;
+            self.remove_untaken().await;
         }
         quiet
     }

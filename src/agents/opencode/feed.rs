@@ -76,6 +76,11 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Drops what waits.
+    pub(super) fn clear(&self) {
+        *locked(&self.waiting) = Waiting::default();
+    }
+
     fn lose(&self) {
         locked(&self.waiting).lost = true;
         self.arrived.notify_one();
@@ -268,6 +273,10 @@ mod tests {
         inbox.lose();
         assert_eq!(kinds(&inbox, 2).await, ["lost", "s next"]);
         assert_eq!(locked(&inbox.waiting).bytes, 0);
+        inbox.push(10, event("dropped"));
+        inbox.clear();
+        inbox.push(10, event("kept"));
+        assert_eq!(kinds(&inbox, 1).await, ["s kept"]);
     }
 
     #[test]

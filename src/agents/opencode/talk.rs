@@ -3,7 +3,8 @@
 //! Facts about the events (measured with 1.18.33): a message is announced before its parts, a part before its deltas; an
 //! ended part comes once more with its whole text; the stored text of a part stays empty until it ends. `session.idle`
 //! comes late, twice, and before the last news of a message that was aborted, so a turn is over only when the session is
-//! idle *and* the newest message of the user has a finished answer.
+//! idle *and* the newest message of the user has a finished answer. A text that is added to a turn waits for the next call of
+//! the model: the answer that begins then names the newest message of the user as its parent.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -21,6 +22,8 @@ pub(super) struct Talk {
     /// The messages of the user in this turn: the prompt, texts that were added, and those that the agent itself writes, as
     /// after a compaction. Ids sort by time.
     asked: Vec<String>,
+    /// Texts that were added, by message and by the session's number, which no answer has taken so far.
+    offered: Vec<(String, u64)>,
     /// The answers.
     answers: BTreeMap<String, AnswerState>,
     parts: HashMap<String, TextPart>,
@@ -65,14 +68,27 @@ impl Talk {
         self.asked.push(message.to_owned());
     }
 
-    /// A text is added to the turn.
-    pub(super) fn ask_more(&mut self, message: &str) {
+    /// A text is offered to the turn: the next answer that begins takes it.
+    pub(super) fn ask_more(&mut self, message: &str, number: u64) {
         self.asked.push(message.to_owned());
+        self.offered.push((message.to_owned(), number));
     }
 
     /// It could not be added.
     pub(super) fn take_back(&mut self, message: &str) {
         self.asked.retain(|asked| asked != message);
+        self.offered.retain(|(offered, _)| offered != message);
+    }
+
+    /// The messages of texts that no answer has taken.
+    pub(super) fn untaken(&self) -> Vec<String> {
+        self.offered.iter().map(|(message, _)| message.clone()).collect()
+    }
+
+    /// An answer to this message begins: the model is given it and all before it.
+    fn taken(&mut self, parent: &str) -> Vec<AgentEvent> {
+        let taken = self.offered.extract_if(.., |(message, _)| message.as_str() <= parent);
+        taken.map(|(_, id)| AgentEvent::Steered { id }).collect()
     }
 
     /// Something went wrong outside of any answer. The first word counts.
@@ -101,6 +117,7 @@ impl Talk {
             return Vec::new();
         }
         let completed = info.get("time").and_then(|time| time.get("completed")).is_some_and(|time| !time.is_null());
+        let mut events = Vec::new();
         if !of_sub_agent {
             let parent = text(info, "parentID").unwrap_or_default();
             if !self.asked.iter().any(|asked| asked == parent) {
@@ -109,6 +126,9 @@ impl Talk {
             }
             self.strangers.remove(id);
             let hidden = info.get("summary").and_then(Value::as_bool).unwrap_or(false);
+            if !hidden {
+                events = self.taken(parent);
+            }
             let answer = self.answers.entry(id.to_owned()).or_insert_with(|| AnswerState {
                 parent: parent.to_owned(),
                 completed: false,
@@ -124,10 +144,9 @@ impl Talk {
             answer.failure = info.get("error").filter(|error| !error.is_null()).map(Failure::read);
         }
         if self.meter.message(id, info, of_sub_agent) {
-            vec![AgentEvent::Usage(self.meter.total())]
-        } else {
-            Vec::new()
+            events.push(AgentEvent::Usage(self.meter.total()));
         }
+        events
     }
 
     /// Takes a part as it is now. `fresh` is false when deltas may have been missed since it was last seen.

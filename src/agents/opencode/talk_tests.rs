@@ -94,7 +94,7 @@ fn a_turn_is_over_when_the_session_is_idle_and_the_newest_text_is_answered() {
     talk.message(&done("m2", "m1", "tool-calls"), false);
     talk.message(&answer("m3", "m1", json!({})), false);
     assert!(!talk.is_over());
-    talk.ask_more("m4");
+    talk.ask_more("m4", 1);
     talk.message(&done("m3", "m1", "stop"), false);
     talk.set_idle(true);
     assert!(!talk.is_over(), "a text was added");
@@ -110,6 +110,22 @@ fn a_turn_is_over_when_the_session_is_idle_and_the_newest_text_is_answered() {
     talk.message(&done("m6", "m5", "stop"), false);
     talk.set_idle(true);
     assert!(talk.is_over());
+}
+
+#[test]
+fn a_text_is_taken_when_an_answer_to_it_or_to_a_later_one_begins() {
+    let mut talk = begun();
+    talk.ask_more("m3", 1);
+    talk.ask_more("m4", 2);
+    talk.ask_more("m6", 3);
+    assert_eq!(talk.message(&done("m2", "m1", "tool-calls"), false), [], "it began before");
+    assert_eq!(talk.message(&answer("m5", "m4", json!({"summary": true})), false), []);
+    let taken = talk.message(&answer("m5", "m4", json!({})), false);
+    assert_eq!(taken, [AgentEvent::Steered { id: 1 }, AgentEvent::Steered { id: 2 }]);
+    assert_eq!(talk.message(&answer("m5", "m4", json!({})), false), [], "told once");
+    assert_eq!(talk.untaken(), ["m6"]);
+    talk.take_back("m6");
+    assert_eq!(talk.untaken(), [""; 0]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::{
     api::{Api, ApiError, CALL_LIMIT},
@@ -24,6 +25,11 @@ const CHECK_SOON: Duration = Duration::from_millis(300);
 const FETCHED: &str = "100";
 /// Looks in a row that find nothing to do end a turn that no event has ended.
 const QUIET_LOOKS: u32 = 2;
+
+/// How long it may take to remove a text that the turn did not take.
+const REMOVAL: Duration = Duration::from_secs(3);
+/// The pause between two attempts.
+const REMOVAL_LOOK: Duration = Duration::from_millis(50);
 
 /// The running turn.
 #[derive(Debug)]
@@ -106,6 +112,8 @@ impl Driver {
         (turn.model, turn.mode, turn.posting) = (model.to_value(), mode.clone(), true);
         let message = self.idents.message();
         self.talk.begin(&message, context);
+        // What waits is of the turn before, whose end it must not make this one's.
+        self.lease.inbox.clear();
         let mut body = body(&message, mode.as_deref());
         let command = content::slash_command(&prompt.text, &self.settings.commands);
         let (path, limit, faults) = match command {
@@ -165,12 +173,12 @@ impl Driver {
         let parts = json!([{"type": "text", "text": text}]);
         body.extend([("model".to_owned(), turn.model.clone()), ("parts".to_owned(), parts)]);
         let body = Value::Object(body);
-        self.talk.ask_more(&message);
+        self.talk.ask_more(&message, id);
         let (api, folder, path) =
             (self.api.clone(), self.folder.clone(), format!("/session/{}/prompt_async", self.session_id));
         self.posts.push(Box::pin(async move {
             let result = api.post(&path, &folder, &body, Some(CALL_LIMIT)).await;
-            Posted::Steer { id, message, result }
+            Posted::Steer { message, result }
         }));
     }
 
@@ -239,13 +247,11 @@ impl Driver {
                     turn.check_soon();
                 }
             }
-            Posted::Steer { id, message, result } => {
+            Posted::Steer { message, result } => {
                 turn.steering -= 1;
                 match result {
-                    Ok(_) => {
-                        turn.check_soon();
-                        return self.emit(AgentEvent::Steered { id }).await;
-                    }
+                    // It is stored; the model has it when an answer to it begins.
+                    Ok(_) => turn.check_soon(),
                     Err(error) => {
                         log::warn!(session = self.spec.session.as_str(); "a text could not be added: {}", error.message);
                         self.talk.take_back(&message);
@@ -368,11 +374,27 @@ impl Driver {
         if settled && self.talk.is_over() { self.end_turn().await } else { Ok(()) }
     }
 
+    /// Takes texts that no answer took out of the conversation: the session makes turns of their own out of them, and the
+    /// model would get them twice.
+    pub(super) fn remove_untaken(&self) -> impl Future<Output = ()> + use<> {
+        let (api, folder, session) = (self.api.clone(), self.folder.clone(), self.session_id.clone());
+        let untaken = self.talk.untaken();
+        async move {
+            for message in untaken {
+                if timeout(REMOVAL, remove(&api, &folder, &session, &message)).await.is_err() {
+                    log::warn!(session = session.as_str(); "a text that came too late stays in the conversation");
+                }
+            }
+        }
+    }
+
     async fn end_turn(&mut self) -> Result<(), Stop> {
         // While `turn` is set the end is owed; it is taken only right before the end is sent.
         let rest = self.talk.rest();
         self.emit_all(rest).await?;
         self.withdraw().await?;
+        let removed = self.remove_untaken();
+        self.wait(removed).await?;
         let Some(turn) = &mut self.turn else { return Ok(()) };
         let outcome = self.talk.outcome(&self.program.name, turn.rejected);
         let outcome = if turn.cancelling { Outcome::Cancelled } else { outcome };
@@ -394,6 +416,22 @@ impl Driver {
 fn body(message: &str, mode: Option<&str>) -> Map<String, Value> {
     let mode = mode.map(|mode| ("agent".to_owned(), mode.into()));
     std::iter::once(("messageID".to_owned(), message.into())).chain(mode).collect()
+}
+
+/// Removes a message once it is there and nothing runs: a text that came after the stop is stored later than it is accepted,
+/// and begins work of its own.
+async fn remove(api: &Api, folder: &str, session: &str, message: &str) {
+    let path = format!("/session/{session}/message/{message}");
+    loop {
+        let stored = api.get(&path, Some(folder), CALL_LIMIT).await.is_ok();
+        if stored && api.delete(&path, folder).await.is_ok() {
+            return;
+        }
+        if stored && let Err(error) = api.post(&format!("/session/{session}/abort"), folder, &json!({}), None).await {
+            log::debug!("the work that a text began cannot be stopped: {}", error.message);
+        }
+        sleep(REMOVAL_LOOK).await;
+    }
 }
 
 /// Takes a question back.
