@@ -131,6 +131,8 @@ codes! {
     QueueFull, "queue_full", "rate_limit_error", 429;
     /// The caller has used up one of its limits.
     RateLimited, "rate_limited", "rate_limit_error", 429;
+    /// A budget of tokens or US dollars is used up; the message says how to go on.
+    BudgetExceeded, "budget_exceeded", "rate_limit_error", 429;
     /// Too many streams follow the session.
     TooManySubscribers, "too_many_subscribers", "rate_limit_error", 429;
     /// Too many sessions are live, or the caller has too many.
@@ -171,6 +173,7 @@ impl ApiError {
         let retry_after = match code {
             Code::QueueFull
             | Code::RateLimited
+            | Code::BudgetExceeded
             | Code::TooManySubscribers
             | Code::TooManySessions
             | Code::StoreUnavailable

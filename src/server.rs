@@ -20,7 +20,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, Effective, admission::Admission, env::Settings},
+    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings},
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -76,7 +76,11 @@ async fn serve(
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     sweep_processes(&store).await;
     let settings = settings(&config);
+    let day_sums = DaySums::default();
+    // Before any session is taken up: what waits at a used-up budget must not start.
+    day_sums.add(&store.spent_since(day_of(Timestamp::now())).await.map_err(io::Error::other)?);
     let deps = Arc::new(Deps {
+        day_sums,
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger(store.clone())),
@@ -144,6 +148,7 @@ pub fn settings(config: &Config) -> Settings {
             .filter_map(|(name, agent)| Some((name.clone(), agent.fallback.clone()?)))
             .collect(),
         retry_interrupted: config.recovery.retry_interrupted,
+        budget: config.budget.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret},
+    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget},
     error::Code,
 };
 use serde::Deserialize;
@@ -134,6 +134,13 @@ fn whole() -> Config {
     };
     config.callers.users.insert("NAME".into(), limits);
     config.callers.tokens.insert("ID".into(), limits);
+    let user = UserBudget {
+        session_tokens: Some(0),
+        session_cost_usd: Some(0.0),
+        user_day_tokens: Some(0),
+        user_day_cost_usd: Some(0.0),
+    };
+    config.budget.users.insert("NAME".into(), user);
     config
 }
 
@@ -166,7 +173,8 @@ fn every_setting_has_its_row_and_its_default() {
     let unknown: Vec<&String> = told
         .keys()
         .filter(|key| {
-            !["key", "agents", "callers.users", "callers.tokens"].contains(&key.as_str()) && !known.contains_key(*key)
+            !["key", "agents", "callers.users", "callers.tokens", "budget.users"].contains(&key.as_str())
+                && !known.contains_key(*key)
         })
         .collect();
     assert!(unknown.is_empty(), "there are no such settings: {unknown:?}");

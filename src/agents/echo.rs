@@ -42,6 +42,8 @@ struct Script {
     fail: Option<String>,
     /// It waits until it is cancelled.
     hang: bool,
+    /// Tells after each delta what was used so far, not only at the end.
+    report_usage: bool,
     /// A cancel is not heard: only force stops it.
     ignore_cancel: bool,
 }
@@ -90,7 +92,7 @@ impl Agent for Echo {
         let killed = side.killed.clone();
         tokio::spawn(async move {
             // Nothing outlives this task, so being dropped is all that a kill needs.
-            let mut turn = Run { side, said: 0, steers: VecDeque::new() };
+            let mut turn = Run { side, said: 0, report_usage: false, steers: VecDeque::new() };
             let _ = killed.run_until_cancelled(turn.serve()).await;
         });
         live
@@ -106,6 +108,8 @@ struct Run {
     side: AdapterSide,
     /// Deltas so far in this turn; each counts as a token.
     said: u64,
+    /// Whether that is told after each of them.
+    report_usage: bool,
     steers: VecDeque<(u64, String)>,
 }
 
@@ -123,7 +127,7 @@ impl Run {
         while let Some(command) = self.side.commands.recv().await {
             match command {
                 AgentCommand::Prompt(prompt) => {
-                    self.said = 0;
+                    (self.said, self.report_usage) = (0, false);
                     let outcome = match self.turn(&prompt).await {
                         Ok(()) => Outcome::Completed { reason: None },
                         Err(Stop::Ended(outcome)) => outcome,
@@ -163,6 +167,7 @@ impl Run {
     }
 
     async fn play(&mut self, script: Script) -> Result<(), Stop> {
+        self.report_usage = script.report_usage;
         let (delay, deaf) = (Duration::from_millis(script.delay_ms), script.ignore_cancel);
         for i in 0..script.reasoning {
             self.say(DeltaKind::Reasoning, format!("thought {i} "), delay, deaf).await?;
@@ -285,6 +290,9 @@ impl Run {
         }
         self.said += 1;
         self.send(AgentEvent::Delta { kind, text }).await?;
+        if self.report_usage {
+            self.send(AgentEvent::Usage(Usage { output_tokens: self.said, ..Usage::default() })).await?;
+        }
         self.take_steers().await
     }
 

@@ -15,6 +15,9 @@ use crate::{agents::Probe, config::Config};
 
 /// How long a server may take to say that it is there.
 const ASK: Duration = Duration::from_secs(2);
+/// How long a server may take to look for its agents, and how often it is asked.
+const PROBED: Duration = Duration::from_secs(12);
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs all checks; status 1 when something is broken.
 pub fn run(common: &Common) -> ExitCode {
@@ -59,11 +62,25 @@ fn ready(bind: SocketAddr) -> Option<Value> {
     crate::tls::install_crypto_provider();
     let ask = async {
         let http = reqwest::Client::builder().no_proxy().timeout(ASK).build().ok()?;
-        let response = http.get(format!("http://{bind}/ready")).send().await.ok()?;
-        let answer: Value = response.json().await.ok()?;
-        answer.get("store").is_some().then_some(answer)
+        let deadline = tokio::time::Instant::now() + PROBED;
+        loop {
+            let response = http.get(format!("http://{bind}/ready")).send().await.ok()?;
+            let answer: Value = response.json().await.ok()?;
+            answer.get("store")?;
+            // A server that has just started still looks for its agents.
+            if !probes(&answer) || tokio::time::Instant::now() > deadline {
+                return Some(answer);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?.block_on(ask)
+}
+
+/// True while a server looks for its agents.
+fn probes(answer: &Value) -> bool {
+    let agents = answer.get("agents").and_then(Value::as_object);
+    agents.is_some_and(|agents| agents.values().any(|state| state == "probing"))
 }
 
 fn of_server(bind: SocketAddr, answer: &Value) -> Vec<Check> {
@@ -77,7 +94,7 @@ fn of_server(bind: SocketAddr, answer: &Value) -> Vec<Check> {
     let mut checks = vec![server, Check::from_result("database", store)];
     for (name, state) in answer.get("agents").and_then(Value::as_object).into_iter().flatten() {
         let state = state.as_str().map_or_else(|| state.to_string(), str::to_owned);
-        let verdict = if state == "ok" || state == "probing" { Verdict::Good } else { Verdict::Limited };
+        let verdict = if state == "ok" { Verdict::Good } else { Verdict::Limited };
         checks.push(Check::new(format!("agent {name}"), verdict, state));
     }
     checks

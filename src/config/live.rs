@@ -11,6 +11,13 @@ use super::{Config, load::validate};
 /// lives on, is not among them.
 pub const MUTABLE: &[&str] = &[
     "agent.cancel_timeout",
+    "budget.on_limit",
+    "budget.session_cost_usd",
+    "budget.session_tokens",
+    "budget.step",
+    "budget.user_day_cost_usd",
+    "budget.user_day_tokens",
+    "budget.warn_at",
     "choice.on_timeout",
     "choice.timeout",
     "log.level",
@@ -80,6 +87,7 @@ pub fn with(base: &Config, changes: &Changes) -> Result<Config, Refusal> {
         let Some((topic, name)) = key.split_once('.') else { return Err(Refusal::Unknown(key.clone())) };
         match topic {
             "agent" => set(&mut config.agent, name, value),
+            "budget" => set(&mut config.budget, name, value),
             "choice" => set(&mut config.choice, name, value),
             "log" => set(&mut config.log, name, value),
             "pool" => set(&mut config.pool, name, value),

@@ -150,7 +150,10 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             );
         }
     }
-    for name in config.callers.users.keys() {
+    if let Some((key, what)) = config.budget.mistake() {
+        return bad(&key, what);
+    }
+    for name in config.callers.users.keys().chain(config.budget.users.keys()) {
         if !crate::protocol::account::is_account_name(name) {
             return bad("callers.users", &format!("{name:?} cannot be the name of a user"));
         }

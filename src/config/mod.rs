@@ -3,6 +3,7 @@
 //! Precedence: flags, then `GREENROOM_*` environment, then `greenroom.toml`, then the defaults here.
 
 mod agents;
+mod budget;
 mod callers;
 pub mod known;
 pub mod live;
@@ -15,6 +16,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use agents::{AgentConfig, AgentKind, PromptBy};
+pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
@@ -43,6 +45,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What each caller may use up.
     pub callers: CallersConfig,
+    /// How many tokens and dollars may be used up.
+    pub budget: BudgetConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.

@@ -13,12 +13,14 @@ use crate::{
     ids::{MessageId, SessionId, SessionKey},
     protocol::{Brief, CreateSession, Message, OpenTool, PatchSession, Snapshot, Visibility},
     session::{
+        budget_of_stored,
         command::{Command, Done, Once},
         messages::GetView,
         state::{OpenMessage, State},
     },
-    store::{IdempotencyRecord, Page, Paged, SessionFilter, Viewer},
+    store::{IdempotencyRecord, Page, Paged, SessionFilter, SessionRecord, Viewer},
     supervisor::FindLive,
+    timestamp::Timestamp,
 };
 
 /// Characters of an `Idempotency-Key` at most.
@@ -177,7 +179,7 @@ impl Gateway {
             _ => stored,
         };
         // What was made private between the two reads is not shown any more.
-        let data = paged.data.into_iter().map(|record| record.snapshot).map(fresh).filter(|one| who.may_see(one));
+        let data = paged.data.into_iter().map(|record| self.shown(record)).map(fresh).filter(|one| who.may_see(one));
         let data = data.collect();
         Ok(Paged { data, has_more: paged.has_more })
     }
@@ -191,7 +193,14 @@ impl Gateway {
             return visible(who, key, view.state.snapshot(view.subscribers));
         }
         let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
-        visible(who, key, record.snapshot)
+        visible(who, key, self.shown(record))
+    }
+
+    /// The snapshot of a session that is not in memory.
+    fn shown(&self, record: SessionRecord) -> Snapshot {
+        let config = self.config();
+        let budget = budget_of_stored(&record, &config.budget, &self.deps.day_sums, Timestamp::now());
+        Snapshot { budget, ..record.snapshot }
     }
 
     /// The conversation of a session: the present one, or an earlier one by its id.
@@ -236,10 +245,16 @@ impl Gateway {
             Some(false) => self.room_to_unarchive(who, key).await?,
             _ => None,
         };
+        let budget = body.budget.is_some();
         let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
-        let plain = json!({"fields": fields});
-        let full = || json!({"fields": fields, "visibility": snapshot.visibility, "org_id": snapshot.org_id});
-        let detail = if shown { full() } else { plain };
+        let mut detail = json!({"fields": fields});
+        if let (true, Some(detail)) = (shown, detail.as_object_mut()) {
+            detail.insert("visibility".into(), json!(snapshot.visibility));
+            detail.insert("org_id".into(), json!(snapshot.org_id));
+        }
+        if let (true, Some(detail)) = (budget, detail.as_object_mut()) {
+            detail.insert("budget".into(), json!(snapshot.budget));
+        }
         self.note(who, "session.update", key, &snapshot.owner, detail);
         Ok(snapshot)
     }
@@ -390,7 +405,7 @@ impl Gateway {
             Some(view) => (view.state.snapshot(view.subscribers), Some(view.state)),
             None => {
                 let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
-                (record.snapshot, None)
+                (self.shown(record), None)
             }
         };
         let snapshot = visible(who, key, snapshot)?;
@@ -457,6 +472,7 @@ fn changed_fields(body: &PatchSession) -> Vec<&'static str> {
         ("mode", body.mode.is_some()),
         ("permission_mode", body.permission_mode.is_some()),
         ("brief", body.brief.is_some()),
+        ("budget", body.budget.is_some()),
     ];
     fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
 }

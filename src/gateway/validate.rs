@@ -111,6 +111,10 @@ pub(super) fn patch(body: &PatchSession) -> Result<(), ApiError> {
     for (name, value) in [("model", &body.model), ("mode", &body.mode)] {
         length(name, value.as_ref().and_then(Option::as_deref), MAX_NAME)?;
     }
+    if body.budget.and_then(|budget| budget.cost_usd.flatten()).is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+        return Err(ApiError::new(Code::InvalidJson, "budget.cost_usd is an amount in US dollars, or 0 for no bound")
+            .with("field", "budget"));
+    }
     body.brief.as_ref().map_or(Ok(()), brief)
 }
 

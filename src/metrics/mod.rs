@@ -43,6 +43,8 @@ pub struct Metrics {
     pub tokens: IntCounterVec,
     /// US dollars.
     pub cost: CounterVec,
+    /// What happened with budgets, by outcome.
+    pub budgets: IntCounterVec,
     /// Turns that wait.
     pub queued_turns: IntGauge,
     /// Turns that run.
@@ -140,6 +142,14 @@ impl Metrics {
                     &["agent"],
                 ),
             )?,
+            budgets: add(
+                r,
+                counters(
+                    "budget_events_total",
+                    "Budgets that were warned of, exceeded, and what followed.",
+                    &["outcome"],
+                ),
+            )?,
             queued_turns: add(r, IntGauge::new("queued_turns", "Turns that wait, in live sessions."))?,
             running_turns: add(r, IntGauge::new("running_turns", "Turns that run."))?,
             live_sessions: add(r, IntGauge::new("live_sessions", "Sessions in memory."))?,
@@ -183,6 +193,9 @@ impl Metrics {
         for of in ["session", "all"] {
             metrics.streams.with_label_values(&[of]).set(0);
             metrics.lags.with_label_values(&[of]).reset();
+        }
+        for outcome in ["warned", "exceeded", "asked", "changed", "stopped", "refused"] {
+            metrics.budgets.with_label_values(&[outcome]).reset();
         }
         for level in ["error", "warn", "info", "debug", "trace"] {
             metrics.log_records.with_label_values(&[level]).reset();

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::{session::Visibility, turn::Policy};
+use super::{budget::SetBudget, session::Visibility, turn::Policy};
 use crate::ids::{SessionKey, TurnId};
 
 /// A file that comes with a message.
@@ -132,6 +132,8 @@ pub struct PatchSession {
     /// The brief: partial replace by strings, `""` clears.
     #[schemars(schema_with = "brief_change_or_null")]
     pub brief: Option<Map<String, Value>>,
+    /// Other bounds for tokens and cost than the configured ones; raising one lets a stopped session go on.
+    pub budget: Option<SetBudget>,
 }
 
 /// The body of `POST /v1/sessions/{key}/continue`: who goes on, and how.
@@ -178,7 +180,9 @@ pub enum Rating {
 }
 
 /// Tells a null from an absent field: `Some(None)` is null.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
 }
 

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod answer;
+pub mod budget;
 pub mod choice;
 pub mod command;
 pub mod event;

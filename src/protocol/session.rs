@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::turn::{TurnState, Usage};
+use super::{
+    budget::Budget,
+    turn::{TurnState, Usage},
+};
 use crate::{
     ids::{ChoiceId, SessionId, SessionKey, TurnId},
     timestamp::Timestamp,
@@ -146,4 +149,6 @@ pub struct Snapshot {
     pub agent_status: AgentStatus,
     /// Sum over its turns.
     pub usage: Usage,
+    /// How much of its budgets is used up; null without any.
+    pub budget: Option<Budget>,
 }

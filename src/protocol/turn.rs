@@ -117,7 +117,8 @@ impl Usage {
             cached_tokens: self.cached_tokens.saturating_add(turn.cached_tokens),
             reasoning_tokens: self.reasoning_tokens.saturating_add(turn.reasoning_tokens),
             cost_usd: match (self.cost_usd, turn.cost_usd) {
-                (Some(a), Some(b)) => Some(a + b),
+                // Sums of prices like 0.000351 pick up noise in the last digits; nobody charges less than a billionth.
+                (Some(a), Some(b)) => Some(((a + b) * 1e9).round() / 1e9),
                 (a, b) => a.or(b),
             },
             context_used: turn.context_used.or(self.context_used),

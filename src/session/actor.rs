@@ -16,9 +16,11 @@ use super::{
     admission::Admission,
     backend::Backend,
     command::Done,
+    day_sums::DaySums,
     env::Settings,
     lane::{Input, Lane},
     messages::{AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, SessionStopped, View},
+    spending,
     state::State,
     subscribers::Subscribers,
     trace::Trace,
@@ -36,6 +38,7 @@ use crate::{
     metrics::{self, Tally},
     protocol::frame::EndReason,
     store::Store,
+    timestamp::Timestamp,
 };
 
 /// Messages that may wait for one session.
@@ -53,6 +56,8 @@ pub struct Deps {
     pub pool: Pool,
     /// How many turns run at once.
     pub admission: Admission,
+    /// What users have used today.
+    pub day_sums: DaySums,
     /// Whose streams end when a session goes out of their sight.
     pub access: Arc<Access>,
     /// Remembers process groups.
@@ -250,6 +255,14 @@ impl SessionActor {
             && self.enders.is_empty()
     }
 
+    /// Brings what is shown of the budget up to date: other sessions of the owner use it up, too.
+    fn refresh_budget(&mut self) {
+        if let Some(state) = &mut self.state {
+            let config = self.deps.config();
+            spending::show(state, &config.settings.budget, &self.deps.day_sums, Timestamp::now());
+        }
+    }
+
     pub(super) fn end(&mut self, fate: Fate, ctx: &mut Context<Self>) {
         // Set once: the first end is the true one.
         let _ = self.fate.set(fate);
@@ -327,6 +340,7 @@ impl Handler<Join> for SessionActor {
         let behind = join.after.map_or(0, |after| self.last_seq.saturating_sub(after));
         let live = behind <= join.near && self.subscribers.go_live(id);
         let count = self.subscribers.len();
+        self.refresh_budget();
         let snapshot = self.state.as_ref().filter(|_| join.hello).map(|state| Box::new(state.snapshot(count)));
         self.judge_later(ctx);
         Joined { id, oldest_seq, last_seq: self.last_seq, live, snapshot }
@@ -347,6 +361,7 @@ impl Handler<GetView> for SessionActor {
 
     fn handle(&mut self, _: GetView, _: &mut Self::Context) -> Self::Result {
         let subscribers = self.subscribers.len();
+        self.refresh_budget();
         MessageResult(self.state.clone().map(|state| View { state, subscribers }))
     }
 }

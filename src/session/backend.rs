@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
+    metrics,
     protocol::{Control, frame::EndReason},
     store::IdempotencyRecord,
     timestamp::Timestamp,
@@ -44,6 +45,8 @@ pub(super) struct Backend {
     acquiring: Option<SpawnHandle>,
     /// Fires when the oldest question runs out of time.
     choice_timer: Option<(SpawnHandle, Timestamp)>,
+    /// True while a look at the budget is due, for turns that wait at it.
+    looking_at_budget: bool,
     pub(super) calls: Calls,
 }
 
@@ -59,8 +62,11 @@ struct Slot {
     sending: bool,
     kill: KillOnDrop,
     opened: bool,
-    /// True once it has said that it cannot start: its end is no news then, and another agent may run the turn already.
-    refused: bool,
+    /// True once it has said that it goes.
+    leaving: bool,
+    /// True once it has said how its last turn, or its start, has ended: its own end is no news then, and another agent
+    /// may run a turn already.
+    over: bool,
     /// True once it was killed: only its end counts from then on.
     dying: bool,
     coalescer: Coalescer,
@@ -118,6 +124,11 @@ impl SessionActor {
             Effect::Finished(finished) => {
                 for waiter in self.waiters.remove(&finished.turn.id).into_iter().flatten() {
                     drop(waiter.send((*finished).clone()));
+                }
+            }
+            Effect::Budget(outcome) => {
+                if let Some(metrics) = metrics::get() {
+                    metrics.budgets.with_label_values(&[outcome]).inc();
                 }
             }
             Effect::ResetDone => {
@@ -224,7 +235,8 @@ impl SessionActor {
             sending: false,
             kill,
             opened: false,
-            refused: false,
+            leaving: false,
+            over: false,
             dying: false,
             coalescer: Coalescer::new(self.deps.config().stream.flush_interval.0),
             flush_timer: None,
@@ -254,13 +266,13 @@ impl SessionActor {
         };
         beside(ctx, take, move |actor, (events, batch), ctx| {
             let slot = actor.backend.slot.as_ref().filter(|slot| slot.generation == generation);
-            let (current, refused) = (slot.is_some(), slot.is_some_and(|slot| slot.refused));
+            let (current, over) = (slot.is_some(), slot.is_some_and(|slot| slot.over));
             if batch.is_empty() {
                 drop(lease);
                 if current {
                     actor.backend.slot = None;
                 }
-                if current && !refused {
+                if current && !over {
                     actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
                 }
             } else if current {
@@ -316,7 +328,8 @@ impl SessionActor {
                     slot.opened = true;
                     self.deps.registry.learn(&slot.agent, opened);
                 }
-                AgentEvent::Ended(_) => slot.refused = !slot.opened,
+                AgentEvent::Ended(_) => slot.over = slot.leaving || !slot.opened,
+                AgentEvent::Leaving => slot.leaving = true,
                 _ => {}
             }
             slot.coalescer.push(event, slot.heard, &mut out);

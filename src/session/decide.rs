@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
+    budget::ASK_ID,
     command::{Asker, Command, Done},
     draft::{Draft, Effect, Ending, changed_of},
     env::Env,
@@ -85,7 +86,12 @@ impl Draft {
             Command::Edit(id, text) => self.edit(env, *id, text),
             Command::Move(id, before) => self.move_turn(env, *id, *before),
             Command::Answer(id, answer, by) => self.answer(env, *id, answer, *by),
-            Command::Patch(body) => self.patch(env, body),
+            Command::Patch(body) => {
+                self.patch(env, body)?;
+                // What waited at a used-up budget may start now.
+                self.pump(env);
+                self.snapshot_done()
+            }
             Command::Brief(fields) => self.set_brief(env, fields),
             Command::HandOver(hand_over) => self.hand_over(env, hand_over),
             Command::Feedback(name, value) => self.feedback(env, name, value),
@@ -215,8 +221,14 @@ impl Draft {
         if let Some(running) = self.running() {
             running.choices.remove(at);
         }
+        let ours = pending.ask_id == ASK_ID;
+        let go_on =
+            matches!(&reply, Answer::Option { id } if choice.options.iter().any(|o| o.id == *id && o.kind.allows()));
         self.resolve(env, turn, pending, outcome, reply, by);
         self.touch_row(env.now, |_| {});
+        if ours {
+            self.budget_answered(env, go_on);
+        }
         Ok(Done::Unit)
     }
 
@@ -237,7 +249,9 @@ impl Draft {
             let turn = running.turn.turn.id;
             let Some(at) = running.choices.iter().position(|pending| pending.choice.expires_at <= now) else { return };
             let pending = running.choices.remove(at);
-            let allow = env.settings.on_timeout == TimeoutOutcome::Allow;
+            // Nobody has allowed to use up more.
+            let ours = pending.ask_id == ASK_ID;
+            let allow = env.settings.on_timeout == TimeoutOutcome::Allow && !ours;
             let option = option_for(&pending.choice.options, allow).map(|option| (option.id.clone(), option.kind));
             let (outcome, reply) = match option {
                 Some((id, kind)) => (json!({ "option_id": id, "kind": kind }), Answer::Option { id }),
@@ -245,10 +259,13 @@ impl Draft {
             };
             self.resolve(env, turn, pending, outcome, reply, ResolvedBy::Timeout);
             self.touch_row(env.now, |_| {});
+            if ours {
+                self.budget_answered(env, false);
+            }
         }
     }
 
-    fn patch(&mut self, env: &mut Env<'_>, body: &PatchSession) -> Result<Done, ApiError> {
+    fn patch(&mut self, env: &mut Env<'_>, body: &PatchSession) -> Result<(), ApiError> {
         let state = self.state.as_ref().ok_or_else(no_session)?;
         if body.archived == Some(true) && state.busy() {
             return Err(ApiError::new(
@@ -267,8 +284,12 @@ impl Draft {
         if let Some(brief) = &body.brief {
             self.set_brief(env, brief)?;
         }
+        if let Some(change) = &body.budget {
+            self.set_budget(env, change);
+            after.budget = self.state.as_ref().and_then(|state| state.record.snapshot.budget);
+        }
         if after == before {
-            return self.snapshot_done();
+            return Ok(());
         }
         let names = ["title", "metadata", "visibility", "org_id", "agent", "model", "mode", "permission_mode"];
         let mut changed = differing(&before, &after, &names);
@@ -286,7 +307,7 @@ impl Draft {
             }
         }
         self.edit_row(now, |record| record.snapshot = after);
-        self.snapshot_done()
+        Ok(())
     }
 
     fn set_brief(&mut self, env: &mut Env<'_>, fields: &Map<String, Value>) -> Result<Done, ApiError> {

@@ -19,8 +19,8 @@ use crate::{
         Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
     },
     store::{
-        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, TurnRecord,
-        TurnWrite,
+        Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, Spend,
+        TurnRecord, TurnWrite,
     },
     timestamp::Timestamp,
 };
@@ -56,6 +56,8 @@ pub enum Effect {
     Deleted,
     /// A message of the agent that is not stored, for subscribers that want it.
     Raw(Option<TurnId>, Value),
+    /// Something has happened with a budget: count it.
+    Budget(&'static str),
 }
 
 /// A change in the making.
@@ -81,6 +83,8 @@ pub struct Draft {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub calls: Vec<IdempotencyRecord>,
+    /// What turns have used, for the day of their owner.
+    pub spends: Vec<Spend>,
     /// What to do once it is committed.
     pub effects: Vec<Effect>,
     session: RowChange,
@@ -115,6 +119,7 @@ impl Draft {
             new_rules: Vec::new(),
             native_ids: Vec::new(),
             calls: Vec::new(),
+            spends: Vec::new(),
             effects: Vec::new(),
             session: RowChange::Keep,
             visible: false,
@@ -332,6 +337,7 @@ impl Draft {
             rules: std::mem::take(&mut self.new_rules),
             native_ids: std::mem::take(&mut self.native_ids),
             idempotency: self.calls.clone(),
+            spends: self.spends.clone(),
             audience: self.state.as_ref().map(|state| Audience::of(&state.record.snapshot)),
             urgent,
         }
@@ -389,10 +395,16 @@ pub(super) struct Ending {
 impl Ending {
     /// An end with a reason.
     pub fn because(state: TurnState, reason: &str) -> Self {
-        let error = (state == TurnState::Failed).then(|| TurnError {
-            code: Code::AgentTimeout.as_str().into(),
-            message: "the agent said nothing for too long and was stopped; agent.stall_timeout sets the limit".into(),
-        });
+        let (code, message) = if reason == super::budget::REASON {
+            (Code::BudgetExceeded, "a budget is used up; the error event before says which, and how to go on")
+        } else {
+            (
+                Code::AgentTimeout,
+                "the agent said nothing for too long and was stopped; agent.stall_timeout sets the limit",
+            )
+        };
+        let error =
+            (state == TurnState::Failed).then(|| TurnError { code: code.as_str().into(), message: message.into() });
         Self { state, reason: Some(reason.to_owned()), error }
     }
 }

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
+use super::budget::Amount;
 use crate::{
     agents::Capabilities,
-    config::TimeoutOutcome,
+    config::{BudgetConfig, TimeoutOutcome},
     ids::{ChoiceId, MessageId, SessionId, SessionKey, TurnId},
     protocol::{AgentStatus, Snapshot, Usage, Visibility},
-    store::SessionRecord,
+    store::{BudgetRecord, SessionRecord},
     timestamp::Timestamp,
 };
 
@@ -23,6 +24,8 @@ pub struct Env<'a> {
     pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
     /// Whether one more turn may run now, over all sessions; a yes takes the place.
     pub admit: &'a dyn Fn() -> bool,
+    /// What a user has used on a day, as far as it is committed.
+    pub spent: &'a dyn Fn(&str, i64) -> Amount,
     /// Settings.
     pub settings: &'a Settings,
 }
@@ -59,6 +62,8 @@ pub struct Settings {
     pub fallbacks: BTreeMap<String, String>,
     /// How often a turn that a crash cut off is run again.
     pub retry_interrupted: u32,
+    /// How much may be used up.
+    pub budget: BudgetConfig,
 }
 
 impl Env<'_> {
@@ -115,9 +120,11 @@ impl Env<'_> {
                 current_turn: None,
                 agent_status: AgentStatus::Idle,
                 usage: Usage::default(),
+                budget: None,
             },
             brief: Map::new(),
             feedback: Value::Null,
+            budget: BudgetRecord::default(),
         }
     }
 }

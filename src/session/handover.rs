@@ -27,6 +27,7 @@ impl Draft {
         if state.record.snapshot.archived {
             return Err(ApiError::new(Code::SessionArchived, "the session is archived; PATCH archived to false first"));
         }
+        self.check_budget(env, &hand_over.message.user)?;
         let before = state.record.snapshot.clone();
         let agent = hand_over.agent.clone().unwrap_or_else(|| before.agent.clone());
         let profile = hand_over.profile.clone().or_else(|| before.profile.clone());

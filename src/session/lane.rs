@@ -23,7 +23,7 @@ use super::{
 use crate::{
     agents::AgentEvent,
     error::{ApiError, Code},
-    metrics::Settled,
+    metrics::{self, Settled},
     protocol::{
         Control, TurnState,
         frame::{Batch, EndReason},
@@ -56,6 +56,8 @@ pub(super) enum Input {
     Stalled,
     /// Take up what the last incarnation left.
     Recover(&'static str),
+    /// Turns wait at a used-up budget: it may have been raised, or a new day may have begun.
+    BudgetLooked,
     /// The server stops: start nothing.
     Drain,
     /// The server stops: stop what runs.
@@ -111,7 +113,9 @@ impl SessionActor {
         let agents = |name: &str| deps.registry.capabilities(name);
         let place = RefCell::new(self.backend.place.take());
         let admit = || deps.admission.enter(&place);
-        let mut env = Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, settings: &config.settings };
+        let spent = |user: &str, day| deps.day_sums.of(user, day);
+        let mut env =
+            Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, spent: &spent, settings: &config.settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
@@ -127,7 +131,12 @@ impl SessionActor {
                         }
                         replies.push((reply, done));
                     }
-                    Err(refusal) => drop(reply.send(Err(refusal))),
+                    Err(refusal) => {
+                        if let Some(metrics) = metrics::get().filter(|_| refusal.code == Code::BudgetExceeded) {
+                            metrics.budgets.with_label_values(&["refused"]).inc();
+                        }
+                        drop(reply.send(Err(refusal)));
+                    }
                 },
                 Input::Agent(event) => {
                     retained.push(Input::Agent(event.clone()));
@@ -154,6 +163,7 @@ impl SessionActor {
                     draft.recover(&mut env, reason);
                     retained.push(Input::Recover(reason));
                 }
+                Input::BudgetLooked => draft.pump(&mut env),
                 Input::Drain => {
                     if let Some(state) = &mut draft.state {
                         state.draining = true;
@@ -169,6 +179,7 @@ impl SessionActor {
                 break;
             }
         }
+        draft.show_budget(&env);
         self.backend.place = place.into_inner();
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
@@ -230,6 +241,7 @@ impl SessionActor {
         for call in commit.draft.calls.drain(..) {
             self.backend.calls.insert(call);
         }
+        self.deps.day_sums.add(&commit.draft.spends);
         let before = std::mem::replace(&mut self.state, commit.draft.state.take());
         self.end_strangers(before.as_ref());
         self.tally.follow(self.state.as_ref(), commit.batch.frames());
@@ -279,6 +291,7 @@ impl SessionActor {
             self.lane.inbox.shrink_to(4);
         }
         self.watch_choices(ctx);
+        self.watch_budget(ctx);
         self.judge_later(ctx);
         self.listen_again(ctx);
         let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());

@@ -5,7 +5,7 @@
 //! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
 //! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `handover`, `turns` (the way of a
-//!   turn), `steering` (texts for it), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
+//!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
 //! - over all sessions: [`admission`]
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
@@ -13,8 +13,10 @@
 pub mod actor;
 pub mod admission;
 mod backend;
+pub mod budget;
 pub mod coalesce;
 pub mod command;
+pub mod day_sums;
 mod decide;
 pub mod draft;
 pub mod env;
@@ -27,6 +29,7 @@ mod progress;
 pub mod queue;
 pub mod recovery;
 pub mod rope;
+mod spending;
 pub mod state;
 mod steering;
 pub mod subscribers;
@@ -36,5 +39,6 @@ mod turns;
 pub mod workspace;
 
 pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
+pub use spending::of_stored as budget_of_stored;
 pub(crate) use subscription::passes;
 pub use subscription::{Item, Subscription};

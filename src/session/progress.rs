@@ -82,11 +82,7 @@ impl Draft {
                 self.resolve(env, turn, pending, outcome, Answer::Cancelled, ResolvedBy::TurnEnded);
             }
             AgentEvent::Steered { id } => self.steered(env, turn, id),
-            AgentEvent::Usage(usage) => {
-                if let Some(running) = self.running() {
-                    running.usage = running.spent.plus(usage);
-                }
-            }
+            AgentEvent::Usage(usage) => self.used_more(env, turn, usage),
             AgentEvent::Progress { processed, total, cached, time_ms } => {
                 let (todo, done) = (total.saturating_sub(cached), processed.saturating_sub(cached));
                 let percent = done.saturating_mul(100).saturating_add(todo / 2).checked_div(todo).unwrap_or(0);
@@ -131,7 +127,8 @@ impl Draft {
             return;
         }
         let Some(running) = self.running() else { return };
-        if std::mem::take(&mut running.redirecting) && outcome == Outcome::Cancelled && running.stop.is_none() {
+        let waits = std::mem::take(&mut running.redirecting) && !running.steers.is_empty();
+        if waits && outcome == Outcome::Cancelled && running.stop.is_none() {
             return self.go_on(env);
         }
         let ending = match (outcome, running.stop.take()) {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agents::ToolCall,
-    protocol::{AgentStatus, Event, EventBody, Role, ToolStatus, TurnState},
+    protocol::{AgentStatus, Event, EventBody, Role, ToolStatus, TurnState, Usage},
     store::{ClaimedSession, TurnRecord},
 };
 
@@ -154,5 +154,6 @@ pub(super) fn retry_of(env: &mut Env<'_>, turn: &TurnRecord) -> TurnRecord {
     retry.turn.continued_from = Some(turn.turn.id);
     retry.turn.created_at = env.now;
     retry.turn.started_at = None;
+    retry.turn.usage = Usage::default();
     retry
 }

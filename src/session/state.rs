@@ -95,6 +95,8 @@ pub struct Running {
     pub unavailable: Vec<String>,
     /// True while the agent is being stopped at a tool boundary to take a steered text. Memory only.
     pub redirecting: bool,
+    /// True while the agent has not got the prompt, because the budget is used up and somebody is asked. Memory only.
+    pub held: bool,
 }
 
 /// Somebody asked to stop a turn.
@@ -214,17 +216,18 @@ impl Running {
     #[must_use]
     pub fn new(turn: Arc<TurnRecord>) -> Self {
         Self {
-            turn,
             stop: None,
             message: None,
             last_text: "".into(),
             choices: Vec::new(),
             steers: Vec::new(),
             next_steer: 0,
-            usage: Usage::default(),
+            usage: turn.turn.usage,
             spent: Usage::default(),
             unavailable: Vec::new(),
             redirecting: false,
+            held: false,
+            turn,
         }
     }
 

@@ -35,7 +35,8 @@ impl Draft {
     /// Whether a message can be offered to the running turn.
     pub(super) fn can_steer(&self, env: &Env<'_>, message: &Enqueue) -> bool {
         let running = self.state.as_ref().and_then(|state| state.running.as_ref());
-        let way = running.filter(|running| running.stop.is_none()).and_then(|running| way(env, running));
+        let way =
+            running.filter(|running| running.stop.is_none() && !running.held).and_then(|running| way(env, running));
         match way {
             // Files cannot be given to an agent that is at work.
             Some(Way::Native) => message.attachments.is_empty(),

@@ -20,7 +20,7 @@ use crate::{
         AgentStatus, EventBody, Policy, ResolvedBy, Turn, TurnError, TurnState, Usage, event::Resumed,
         turn::AttachmentInfo,
     },
-    store::{ChoiceWrite, TurnRecord},
+    store::{BudgetScope, ChoiceWrite, TurnRecord},
 };
 
 /// The fault of a decision that meets no session; the gateway answers 404 before that.
@@ -43,8 +43,11 @@ impl Draft {
     /// Accepts a message, as its policy says.
     ///
     /// # Errors
-    /// `session_archived`, `session_busy`, `queue_full`.
+    /// `session_archived`, `session_busy`, `queue_full`, `budget_exceeded`.
     pub fn enqueue(&mut self, env: &mut Env<'_>, message: &Enqueue) -> Result<Accepted, ApiError> {
+        if self.state.as_ref().is_none_or(|state| !state.record.snapshot.archived) {
+            self.check_budget(env, &message.user)?;
+        }
         if self.state.is_none() {
             let mut record = env.new_session(self.key(), &message.user);
             if let Some(agent) = &message.agent {
@@ -146,15 +149,19 @@ impl Draft {
         running.stop = Some(Stop { state, reason: reason.to_owned() });
         let starting = running.turn.turn.state == TurnState::Starting;
         let asked = running.redirecting;
+        let held = running.held;
         self.visible = true;
         if !asked {
-            self.effects.push(if starting { Effect::KillAgent } else { Effect::CancelAgent });
+            // An agent that has not got the prompt yet has nothing to stop.
+            self.effects.push(if starting || held { Effect::KillAgent } else { Effect::CancelAgent });
         }
     }
 
     /// Starts what can start: an end that waits, or else the next turn.
     pub fn pump(&mut self, env: &mut Env<'_>) {
         loop {
+            let waits = self.state.as_ref().is_some_and(|state| state.running.is_none() && !state.queue.is_empty());
+            let out = waits && self.out_of_budget(env).is_some();
             let Some(state) = &mut self.state else { return };
             if state.running.is_some() {
                 return;
@@ -162,7 +169,8 @@ impl Draft {
             match state.pending_end.take() {
                 Some(PendingEnd::Reset) => self.begin_conversation(env),
                 Some(PendingEnd::Delete) => return self.end_session(env),
-                None if state.draining => return,
+                // At a used-up budget turns wait until it is raised.
+                None if state.draining || out => return,
                 None => {
                     let Some(turn) = state.queue.pop() else { return };
                     self.launch(env, turn);
@@ -228,6 +236,16 @@ impl Draft {
         let Some(state) = &mut self.state else { return };
         let model = state.running.as_ref().and_then(|running| running.turn.turn.model.clone()).or(model);
         state.warmed_up = true;
+        // What this agent does now the others do not know: they begin anew, and get the transcript.
+        if let Some(running) = &state.running {
+            let agent = running.turn.turn.agent.clone();
+            let conversation = state.record.snapshot.id;
+            let strangers: Vec<String> = state.native_ids.keys().filter(|name| **name != agent).cloned().collect();
+            for name in strangers {
+                Arc::make_mut(&mut state.native_ids).remove(&name);
+                self.native_ids.push((conversation, name, None));
+            }
+        }
         let Some(running) = &mut state.running else { return };
         let turn = Arc::make_mut(&mut running.turn);
         turn.turn.state = TurnState::Running;
@@ -243,6 +261,9 @@ impl Draft {
             record.snapshot.agent_status = AgentStatus::Working;
             record.snapshot.last_active_at = now;
         });
+        if !self.may_prompt(env, id) {
+            return;
+        }
         if let Some(prompt) = self.state.as_ref().and_then(prompt) {
             self.effects.push(Effect::Prompt(Box::new(prompt)));
         }
@@ -254,6 +275,7 @@ impl Draft {
         self.settle_tools(env, &format!("the turn ended first: {}", ending.state.as_str()));
         self.settle_choices(env, ResolvedBy::TurnEnded);
         self.close_message(env);
+        self.count_usage(env);
         let Some(state) = &mut self.state else { return };
         let Some(running) = state.running.take() else { return };
         if (env.agents)(&running.turn.turn.agent).is_some_and(|agent| agent.per_turn) {
@@ -357,7 +379,9 @@ impl Draft {
         });
         self.emit(env.now, Some(turn), EventBody::ChoiceResolved { choice_id, outcome, source: by });
         self.visible = true;
-        self.effects.push(Effect::Answer(pending.ask_id, answer));
+        if pending.ask_id != super::budget::ASK_ID {
+            self.effects.push(Effect::Answer(pending.ask_id, answer));
+        }
     }
 
     fn begin_conversation(&mut self, env: &mut Env<'_>) {
@@ -373,6 +397,8 @@ impl Draft {
         record.snapshot.usage = Usage::default();
         record.snapshot.agent_status = AgentStatus::Idle;
         record.feedback = Value::Null;
+        // Bounds of its own stay; what was told and answered was about the old conversation.
+        record.budget.marks.retain(|mark| mark.scope == BudgetScope::UserDay);
         let changed = [("id", record.snapshot.id), ("previous_id", previous)];
         let changed = changed.into_iter().map(|(name, id)| (name.to_owned(), id.to_string().into())).collect();
         let made = record.snapshot.id;

@@ -14,6 +14,7 @@ mod accounts;
 mod append;
 mod audit;
 mod backup;
+mod budgets;
 mod choices;
 mod codec;
 mod connection;
@@ -54,6 +55,7 @@ use tokio::sync::{
 pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
+pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
 pub use records::*;
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};

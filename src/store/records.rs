@@ -7,13 +7,14 @@ use std::{
 
 use serde_json::{Map, Value};
 
+use super::{BudgetRecord, Spend};
 use crate::{
     ids::{ChoiceId, SessionId, SessionKey, TurnId},
     protocol::{Attachment, Choice, Message, Snapshot, Turn, Visibility, frame::Batch},
     timestamp::Timestamp,
 };
 
-/// A session as stored: its snapshot (the fields `live`, `subscribers` and `current_turn` are not stored and read
+/// A session as stored: its snapshot (the fields `live`, `subscribers`, `current_turn` and `budget` are not stored and read
 /// as false, 0 and null) and what is not part of a snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionRecord {
@@ -23,6 +24,8 @@ pub struct SessionRecord {
     pub brief: Map<String, Value>,
     /// `{"rating", "comment"}`, or null.
     pub feedback: Value,
+    /// What its budget has beside the configuration.
+    pub budget: BudgetRecord,
 }
 
 /// A turn as stored.
@@ -198,6 +201,8 @@ pub struct Append {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub idempotency: Vec<IdempotencyRecord>,
+    /// What its turns have used, where that is counted for their owner's day.
+    pub spends: Vec<Spend>,
     /// Who may see the session, for those that follow all sessions; of a session that is deleted, as it was.
     pub audience: Option<Audience>,
     /// True when a client waits for it; under load it is committed before appends that only report progress.

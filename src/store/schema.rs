@@ -66,6 +66,7 @@ diesel::table! {
         brief -> Text,
         feedback -> Text,
         list_id -> Text,
+        budget -> Text,
     }
 }
 
@@ -250,6 +251,15 @@ diesel::table! {
         owner -> Text,
         detail -> Text,
         ip -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    user_spend (user_name, day) {
+        user_name -> Text,
+        day -> BigInt,
+        tokens -> BigInt,
+        cost_usd -> Double,
     }
 }
 

@@ -54,6 +54,7 @@ struct SessionRow {
     usage: String,
     brief: String,
     feedback: String,
+    budget: String,
 }
 
 impl SessionRow {
@@ -89,6 +90,7 @@ impl SessionRow {
             usage: to_json(&s.usage)?,
             brief: to_json(&record.brief)?,
             feedback: to_json(&record.feedback)?,
+            budget: to_json(&record.budget)?,
         })
     }
 
@@ -127,11 +129,13 @@ impl SessionRow {
             current_turn: None,
             agent_status: from_name("sessions.agent_status", &self.agent_status)?,
             usage: from_json("sessions.usage", &self.usage)?,
+            budget: None,
         };
         Ok(SessionRecord {
             snapshot,
             brief: from_json("sessions.brief", &self.brief)?,
             feedback: from_json("sessions.feedback", &self.feedback)?,
+            budget: from_json("sessions.budget", &self.budget)?,
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts,
     append::{self, Applied},
-    audit,
+    audit, budgets,
     connection::{self, AnyConnection, Role, Target},
     fault::Fault,
     feed,
@@ -249,9 +249,13 @@ impl Writer {
 
     /// One try.
     fn attempt(&mut self, writes: &[Write]) -> Result<Vec<Reply>, Failure> {
-        self.in_transaction(|connection, lane| match connection {
-            AnyConnection::Sqlite(_) => one_by_one(connection, lane, writes),
-            AnyConnection::Postgres(_) => merge::all(connection, lane, writes),
+        self.in_transaction(|connection, lane| {
+            let replies = match connection {
+                AnyConnection::Sqlite(_) => one_by_one(connection, lane, writes)?,
+                AnyConnection::Postgres(_) => merge::all(connection, lane, writes)?,
+            };
+            budgets::add(connection, writes, &replies)?;
+            Ok(replies)
         })
     }
 

@@ -13,6 +13,7 @@ mod access;
 mod agents;
 mod backup;
 mod bad_input;
+mod budgets;
 mod choices;
 mod conversations;
 mod echo;

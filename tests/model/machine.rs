@@ -12,13 +12,14 @@ use std::{
 
 use greenroom::{
     agents::{AgentEvent, Ask, Capabilities, Opened, Outcome, ToolCall},
-    config::TimeoutOutcome,
+    config::{BudgetConfig, TimeoutOutcome},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::{
         Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, Event, EventBody, OptionKind, PatchSession, Policy, Question,
         ResolvedBy, TurnState, event::DeltaKind, frame::decode_event,
     },
     session::{
+        budget::Amount,
         command::{Command, Enqueue},
         draft::{Draft, Effect},
         env::{Env, Ids, Settings},
@@ -113,6 +114,7 @@ impl Machine {
                 on_timeout: TimeoutOutcome::Reject,
                 fallbacks: BTreeMap::new(),
                 retry_interrupted: retries,
+                budget: BudgetConfig::default(),
             },
             ids: CountedIds(0),
             now: Timestamp(1_000_000),
@@ -145,8 +147,14 @@ impl Machine {
         };
         let full = self.full;
         let admit = || !full;
-        let mut env =
-            Env { now: self.now, ids: &mut self.ids, agents: &agents, admit: &admit, settings: &self.settings };
+        let mut env = Env {
+            now: self.now,
+            ids: &mut self.ids,
+            agents: &agents,
+            admit: &admit,
+            spent: &|_, _| Amount::default(),
+            settings: &self.settings,
+        };
         let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         decide(&mut draft, &mut env);
         if std::mem::take(&mut self.lose_next) && !draft.is_empty() {

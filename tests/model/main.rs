@@ -145,3 +145,18 @@ fn a_turn_that_waits_behind_one_whose_agent_dies_gets_a_fresh_agent() {
         assert_eq!(machine.waits_for_an_agent(), fresh);
     }
 }
+
+#[test]
+fn a_conversation_that_another_agent_went_on_with_is_not_loaded_again() {
+    let mut machine = Machine::new(0);
+    let send = |other_agent| Op::Send { policy: 0, other_agent };
+    for op in [send(false), Op::End(0), send(true), Op::Open, Op::End(0)] {
+        machine.step(&op);
+    }
+    assert_eq!(machine.native_id(), Some("n1"));
+    for op in [send(false), Op::End(0)] {
+        machine.step(&op);
+    }
+    machine.check();
+    assert_eq!(machine.native_id(), None);
+}

@@ -8,7 +8,7 @@ use greenroom::{
         Attachment, Choice, ChoiceKind, ChoiceOption, Event, EventBody, Frame, Message, OptionKind, Part, Role,
         Snapshot, Turn, TurnState, Usage, Visibility, frame::Batch, session::AgentStatus, turn::AttachmentInfo,
     },
-    store::{Append, MessageWrite, SessionRecord, SessionWrite, TurnRecord},
+    store::{Append, BudgetRecord, MessageWrite, SessionRecord, SessionWrite, TurnRecord},
     timestamp::Timestamp,
 };
 use serde_json::{Map, Value, json};
@@ -55,8 +55,14 @@ pub fn session(key: &SessionKey) -> SessionRecord {
         current_turn: None,
         agent_status: AgentStatus::Working,
         usage: Usage { input_tokens: 7, cost_usd: Some(0.125), ..Usage::default() },
+        budget: None,
     };
-    SessionRecord { snapshot, brief: object(json!({"goal": "g"})), feedback: json!({"rating": "up", "comment": null}) }
+    SessionRecord {
+        snapshot,
+        brief: object(json!({"goal": "g"})),
+        feedback: json!({"rating": "up", "comment": null}),
+        budget: BudgetRecord { tokens: Some(70), ..BudgetRecord::default() },
+    }
 }
 
 /// Events with the given texts, numbered from `after + 1`.
@@ -87,6 +93,7 @@ pub fn append(key: &SessionKey, epoch: i64, expected_seq: u64, texts: &[&str]) -
         rules: Vec::new(),
         native_ids: Vec::new(),
         idempotency: Vec::new(),
+        spends: Vec::new(),
         audience: None,
         urgent: false,
     }

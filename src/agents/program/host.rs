@@ -190,7 +190,10 @@ impl Host {
             Stop::Failed(outcome) => outcome.clone(),
             Stop::Killed => Outcome::failed("agent_error", format!("agent `{name}` was stopped by force")),
             Stop::Closed => Outcome::failed("agent_error", format!("agent `{name}` was closed")),
-            Stop::Dead => Outcome::failed("agent_error", format!("agent `{name}` {}", stopped.describe())),
+            Stop::Dead => {
+                let code = if self.opened { "agent_error" } else { "agent_unavailable" };
+                Outcome::failed(code, format!("agent `{name}` {}", stopped.describe()))
+            }
         };
         let owed = self.owed(prompts);
         if owed == 0 && matches!(stop, Stop::Dead) {

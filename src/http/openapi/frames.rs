@@ -155,7 +155,7 @@ fn sockets(doc: &mut Document, at: &Value) {
     let none = Map::new;
     let ops = [
         ("subscribe", "Follow a session, or all.", subscribes.as_object().cloned().unwrap_or_default(), None),
-        ("unsubscribe", "Follow it no more.", Map::from_iter([("session".to_owned(), any.clone())]), None),
+        ("unsubscribe", "Follow it no more.", Map::from_iter([("session".to_owned(), any)]), None),
         ("send", "Send a message.", sends, None),
         ("abort", "Stop the running turn.", none(), None),
         ("cancel", "Stop a turn.", Map::from_iter([("turn_id".to_owned(), turn)]), Some("turn_id")),

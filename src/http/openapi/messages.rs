@@ -82,7 +82,7 @@ pub(super) fn describe(doc: &mut Document) {
             Code::SessionBusy,
             Code::SessionArchived,
             Code::ContentTooLarge,
-            Code::QueueFull,
+            Code::QueueFull, Code::BudgetExceeded,
             Code::TooManySubscribers,
         ])
         .done();

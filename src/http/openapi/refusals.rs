@@ -194,7 +194,7 @@ fn details() -> Value {
         "column": {"type": "integer", "description": "Where the body stops being JSON."},
         "limit": {"type": "integer", "description": "The limit that was passed."},
         "maximum": {"type": "integer", "description": "The largest number that is taken."},
-        "of": {"type": "string", "description": "What there is too much of: `requests`, `turns`, `streams`, `sessions`."},
+        "of": {"type": "string", "description": "What there is too much of: `requests`, `turns`, `streams`, `sessions`, `tokens`, `cost_usd`."},
         "retry_after": {"type": "integer", "description": "Seconds after which to try again, where there is no header."},
         "depth": {"type": "integer", "description": "Turns that wait."},
         "key": {"type": "string", "description": "The session key that names nothing."},

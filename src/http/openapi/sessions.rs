@@ -86,6 +86,7 @@ pub(super) fn describe(doc: &mut Document) {
             ("retitle", json!({"title": "Other plans", "metadata": {"room": null}})),
             ("anotherAgent", json!({"agent": "echo", "model": null})),
             ("brief", json!({"brief": {"goal": "Ship it"}})),
+            ("budget", json!({"budget": {"tokens": 500_000, "cost_usd": 5}})),
         ])
         .answers::<Snapshot>(200, "The session after it.")
         .refuses(CHANGE)
@@ -143,6 +144,7 @@ pub(super) fn describe(doc: &mut Document) {
             Code::SessionArchived,
             Code::ContentTooLarge,
             Code::QueueFull,
+            Code::BudgetExceeded,
             Code::TurnNotFound,
         ])
         .done();

@@ -72,7 +72,13 @@ pub(super) fn describe(doc: &mut Document) {
         .answers_with_location::<AcceptedTurn<'_>>(202, "The new turn is accepted.")
         .leads_to(202, TURN_CALLS, &[("id", "$response.body#/turn/id")])
         .refuses(CHANGE)
-        .refuses(&[Code::TurnNotRetryable, Code::SessionArchived, Code::QueueFull, Code::UnknownAgent])
+        .refuses(&[
+            Code::TurnNotRetryable,
+            Code::SessionArchived,
+            Code::QueueFull,
+            Code::BudgetExceeded,
+            Code::UnknownAgent,
+        ])
         .done();
 
     doc.post(&session("/abort"), "abortTurn", "Stop the turn that runs")

@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use actix::{AsyncContext as _, Context};
 
-use super::super::{SessionActor, lane::Input};
+use super::super::{SessionActor, lane::Input, state::State};
 use crate::timestamp::Timestamp;
+
+/// How often turns that wait at a used-up budget are looked at.
+const BUDGET_LOOK: Duration = Duration::from_secs(5);
 
 impl SessionActor {
     /// Looks whether the agent has said anything, as long as a turn runs. Waiting for an answer is no stall.
@@ -30,6 +33,20 @@ impl SessionActor {
                 actor.watch_stall(ctx);
             }
         }));
+    }
+
+    /// Looks again soon where turns wait at a used-up budget: the day ends, and settings may change.
+    pub(in crate::session) fn watch_budget(&mut self, ctx: &mut Context<Self>) {
+        let waits = |state: &State| state.running.is_none() && !state.draining && !state.queue.is_empty();
+        if self.backend.looking_at_budget || !self.state.as_ref().is_some_and(waits) {
+            return;
+        }
+        self.backend.looking_at_budget = true;
+        ctx.run_later(BUDGET_LOOK, |actor, ctx| {
+            actor.backend.looking_at_budget = false;
+            actor.lane.push(Input::BudgetLooked);
+            actor.advance(ctx);
+        });
     }
 
     /// Sets the clock for the question that runs out first.

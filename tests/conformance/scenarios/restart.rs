@@ -42,6 +42,8 @@ pub async fn agent_killed(subject: Subject) -> Went {
     } else {
         talk.speaks().await;
     }
+    // The one that waits behind it gets a fresh process.
+    let next = rig.talk(&key, format!("PLAIN {now}")).await;
     rig.kill_agent();
     let told = talk.end().await;
     told.assert_state("failed");
@@ -49,7 +51,8 @@ pub async fn agent_killed(subject: Subject) -> Went {
     assert_eq!(error["code"], "agent_error", "{error}");
     assert!(error["message"].as_str().unwrap().contains("SIGKILL"), "does not say why: {error}");
     assert_settled(&told);
-    let told = rig.told(&key, format!("PLAIN {now}")).await;
+    let told = next.end().await;
+    told.assert_state("completed");
     resumed(&rig, &told, &before, &now)
 }
 

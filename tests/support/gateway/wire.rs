@@ -64,6 +64,7 @@ pub const SNAPSHOT: &[&str] = &[
     "current_turn",
     "agent_status",
     "usage",
+    "budget",
 ];
 
 /// The fields of a turn.

@@ -1,0 +1,2 @@
+DROP TABLE user_spend;
+ALTER TABLE sessions DROP COLUMN budget;
