@@ -12,6 +12,7 @@
 
 mod audit;
 mod book;
+mod guesses;
 mod leases;
 mod limits;
 mod principal;
@@ -24,6 +25,7 @@ use std::{
 pub use crate::protocol::account::Scope;
 pub use audit::{Audit, Deed};
 pub use book::{Book, invalid as invalid_credentials, missing as missing_credentials};
+pub use guesses::Guesses;
 pub use leases::{Lease, Leases, Shows};
 pub use limits::{Budget, Limits};
 pub use principal::{Principal, Via};
@@ -53,6 +55,8 @@ pub struct Access {
     pub leases: Leases,
     /// What each caller may use up.
     pub limits: Limits,
+    /// Who was wrong of late.
+    pub guesses: Guesses,
     /// What was done.
     pub audit: Audit,
     /// Fires when the server stops and sessions have ended their streams: what is still open then ends.
@@ -71,6 +75,7 @@ impl Access {
             book: RwLock::new(Arc::new(book)),
             leases: Leases::default(),
             limits: Limits::new(config),
+            guesses: Guesses::new(config.wrong_credentials),
             audit: Audit::start(store.clone()),
             stopping: CancellationToken::new(),
             store,

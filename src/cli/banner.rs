@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
 
 use crate::{
     agents::process::{environment, find_program},
-    config::{AgentConfig, AgentKind, Config, known},
+    config::{AgentConfig, AgentKind, Config, known, shown},
 };
 
 /// Who may call.
@@ -21,7 +21,7 @@ pub enum Access {
 pub struct BannerFacts {
     /// Where the server listens: the port that it got, not the one that it asked for.
     pub address: SocketAddr,
-    /// The database, without its password; see [`shown_database`].
+    /// The database, without its password; see [`shown::database`].
     pub database: String,
     /// Where data lives.
     pub data_dir: PathBuf,
@@ -46,7 +46,7 @@ impl BannerFacts {
             agents.push(("echo".into(), "built in, repeats what you say".into()));
         }
         agents.sort_by_key(|(name, _)| (name != default, name.clone()));
-        let database = shown_database(config.database_url().expose());
+        let database = shown::database(config.database_url().expose());
         Self { address, database, data_dir: config.data_dir(), agents, access }
     }
 }
@@ -55,7 +55,7 @@ fn describe(agent: &AgentConfig) -> String {
     let model = agent.model.as_ref().map(|model| format!(", model {model}")).unwrap_or_default();
     match agent.kind {
         None | Some(AgentKind::Echo) => "built in, repeats what you say".into(),
-        Some(AgentKind::Openai) => format!("{}{model}", hide_password(agent.base_url.as_deref().unwrap_or_default())),
+        Some(AgentKind::Openai) => format!("{}{model}", shown::endpoint(agent.base_url.as_deref().unwrap_or_default())),
         Some(_) if is_installed(agent) => format!("{}{model}", agent.command.join(" ")),
         Some(_) => format!("{}{model} (not found: see `greenroom agents`)", agent.command.join(" ")),
     }
@@ -64,29 +64,6 @@ fn describe(agent: &AgentConfig) -> String {
 fn is_installed(agent: &AgentConfig) -> bool {
     let program = agent.command.first().map(String::as_str).unwrap_or_default();
     find_program(program, &environment(&agent.pass_env, &agent.env)).is_some()
-}
-
-/// A database URL that can be shown: the password, in whichever place it stands, is `***`.
-#[must_use]
-pub fn shown_database(url: &str) -> String {
-    if url.starts_with("sqlite:") { url.to_owned() } else { hide_password(url) }
-}
-
-fn hide_password(url: &str) -> String {
-    let Ok(mut parsed) = reqwest::Url::parse(url) else {
-        // A URL that cannot be read might still hold a password somewhere.
-        return "***".into();
-    };
-    if parsed.password().is_some() {
-        let _ = parsed.set_password(Some("***"));
-    }
-    if parsed.query().is_some() {
-        let hidden = |name: &str| name.contains("password") || name.contains("key") || name.contains("token");
-        let pairs: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
-        let shown = pairs.iter().map(|(name, value)| (name, if hidden(name) { "***" } else { value.as_str() }));
-        parsed.query_pairs_mut().clear().extend_pairs(shown);
-    }
-    parsed.to_string()
 }
 
 /// The block: about ten lines, ending with a line to try.
@@ -160,13 +137,5 @@ Try it:
         let text = banner(&BannerFacts::new(&config, address, Access::Token));
         assert!(text.contains("database  sqlite:/srv/g/greenroom.db\n"), "{text}");
         assert!(text.contains("$GREENROOM_TOKEN") && text.contains("access    token"), "{text}");
-    }
-
-    #[test]
-    fn a_database_url_never_shows_its_password() {
-        for url in ["postgres://me:hunter2@[::1]:5432/x", "postgres://h/x?user=me&password=hunter2", "hunter2"] {
-            assert!(!shown_database(url).contains("hunter2"), "{url}");
-        }
-        assert_eq!(shown_database("sqlite:/a b/c.db"), "sqlite:/a b/c.db");
     }
 }

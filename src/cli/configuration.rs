@@ -5,13 +5,11 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{
-    FAILED, USAGE,
-    banner::shown_database,
-    complain,
+    FAILED, USAGE, complain,
     options::{self, Common},
     terminal,
 };
-use crate::config::Config;
+use crate::config::{Config, shown};
 
 /// What to do with the configuration.
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -41,7 +39,7 @@ pub fn run(command: &Command, common: &Common) -> ExitCode {
 /// The configuration as TOML, with what defaults resolve to. A database URL is shown without its password.
 fn effective(config: &Config) -> Result<String, String> {
     let mut config = config.clone();
-    let database = shown_database(config.database_url().expose());
+    let database = shown::database(config.database_url().expose());
     config.data_dir = Some(config.data_dir());
     config.session.default_agent = Some(config.default_agent().to_owned());
     let mut table = toml::Table::try_from(&config).map_err(|error| error.to_string())?;
@@ -58,7 +56,7 @@ mod tests {
     #[test]
     fn what_is_printed_can_be_read_again_and_holds_no_secret() {
         let text = "data_dir = \"/srv/g\"\n[store]\nurl = \"postgres://a:hunter2@h/db\"\n\
-                    [agents.local]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = \"hunter2\"\n\
+                    [agents.local]\nkind = \"openai\"\nbase_url = \"http://hunter2:hunter2@127.0.0.1:1/v1?key=hunter2\"\napi_key = \"hunter2\"\n\
                     env = { KEY = \"hunter2\" }\n[stream]\nflush_interval = \"7ms\"\n";
         let config: Config = toml::from_str(text).unwrap();
         let printed = effective(&config).unwrap();

@@ -40,7 +40,7 @@ fn look(config: &Config) -> Vec<Check> {
         Some(answer) => checks.extend(of_server(config.server.bind, &answer)),
         None => {
             checks.push(Check::from_result("port", port_free(config.server.bind)));
-            let database = super::banner::shown_database(config.database_url().expose());
+            let database = crate::config::shown::database(config.database_url().expose());
             checks.push(Check::from_result(
                 "database",
                 inside::open_database(config).map(|()| format!("{database} opens")),

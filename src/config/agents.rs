@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, known};
+use super::{Secret, known, shown};
 
 /// The kinds of adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +54,8 @@ pub struct AgentConfig {
     /// The mode to begin in.
     #[serde(default)]
     pub mode: Option<String>,
-    /// The endpoint, with `/v1`, for `openai`.
-    #[serde(default)]
+    /// The endpoint, with `/v1`, for `openai`. It is never written out with what may be a secret in it.
+    #[serde(default, serialize_with = "shown::serialize_endpoint")]
     pub base_url: Option<String>,
     /// The key for the endpoint.
     #[serde(default)]

@@ -20,6 +20,8 @@ pub struct CallersConfig {
     pub max_streams: u32,
     /// Sessions of one user that are not archived.
     pub max_sessions: u32,
+    /// Wrong credentials a minute from one address, and as many at once. Right ones always count.
+    pub wrong_credentials: u32,
     /// How long a browser stays logged in.
     pub login_lifetime: Duration,
     /// Other limits for a user, by its name.
@@ -36,6 +38,7 @@ impl Default for CallersConfig {
             max_turns: 0,
             max_streams: 0,
             max_sessions: 0,
+            wrong_credentials: 10,
             login_lifetime: Duration::mins(7 * 24 * 60),
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),

@@ -8,6 +8,7 @@ mod callers;
 pub mod known;
 pub mod live;
 mod load;
+pub mod shown;
 mod units;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};

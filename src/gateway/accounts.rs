@@ -34,17 +34,23 @@ impl Gateway {
     /// Makes a login of a token, under a cookie that is made here: none that the browser had before counts for it.
     ///
     /// # Errors
-    /// `invalid_credentials`, `store_unavailable`.
+    /// `invalid_credentials`, `rate_limited` after many of these, `store_unavailable`.
     pub async fn log_in(&self, token: &str, ip: Option<std::net::IpAddr>) -> Result<LoggedIn, ApiError> {
         let now = Timestamp::now();
         let found = self.access.book().caller(token, false, now).and_then(|who| Some((who.via.token()?, who)));
         let Some((id, who)) = found else {
-            log::info!(ip:? = ip; "a login with a wrong token");
+            self.access.guesses.wrong(ip)?;
+            // Nobody knows who it was. Past the limit there is no more to tell, so guesses cannot fill the disk.
+            let nobody = Principal { user: String::new(), scopes: Vec::new(), ip, ..Principal::local() };
+            let deed = Deed { action: "login.refused", session: None, owner: "", detail: json!({}) };
+            self.access.audit.note(deed.by(&nobody));
             return Err(ApiError::new(Code::InvalidCredentials, "The token is wrong, expired or revoked."));
         };
         let who = Principal { ip, ..who };
         let cookie = secret::generate(secret::COOKIE_PREFIX).map_err(no_randomness)?;
         let expires_at = now.plus(self.config().callers.login_lifetime.0);
+        let token_ends = self.deps.store.token(id).await?.and_then(|token| token.expires_at);
+        let expires_at = token_ends.map_or(expires_at, |end| end.min(expires_at));
         let login = LoginRecord { hash: SecretHash::of(&cookie), token: id, created_at: now, expires_at };
         let deed = Deed { action: "login", session: None, owner: &who.user, detail: json!({}) };
         self.access.change(AccountChange::LogIn(login), deed.by(&who)).await?;

@@ -63,7 +63,10 @@ fn caller(request: &HttpRequest) -> Result<Principal, ApiError> {
     } else {
         let now = Timestamp::now();
         match bearer(request)? {
-            Some(token) => book.caller(token, false, now).ok_or_else(invalid_credentials)?,
+            Some(token) => match book.caller(token, false, now) {
+                Some(who) => who,
+                None => return Err(access.guesses.wrong(ip).err().unwrap_or_else(invalid_credentials)),
+            },
             None => {
                 let cookie = cookie::value(request.headers()).ok_or_else(missing_credentials)?;
                 from_here(request.headers())?;

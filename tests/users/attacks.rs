@@ -116,6 +116,31 @@ async fn a_cookie_that_was_planted_before_the_login_is_worth_nothing_after_it() 
 }
 
 #[tokio::test]
+async fn who_guesses_is_slowed_down_and_who_is_right_is_not() {
+    let house = House::with(&[("GREENROOM_CALLERS__WRONG_CREDENTIALS", "3")]);
+    let guess = || house.server.post("/v1/login", json!({"token": "gr_guess"}));
+    guess().await.refused(401, "invalid_credentials");
+    house.get("gr_guess", "/v1/me").await.refused(401, "invalid_credentials");
+    let mut refused = guess().await;
+    for _ in 0..50 {
+        if refused.status == 429 {
+            break;
+        }
+        refused = guess().await;
+    }
+    assert_eq!(refused.refused(429, "rate_limited")["of"], "wrong_credentials");
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1, "{refused:?}");
+    house.get(&house.alice, "/v1/me").await.ok(200);
+    log_in(&house, &house.alice).await;
+    crate::gateway::eventually("the entry of a refused login", || async {
+        let page = house.get(&house.root, "/v1/audit?action=login.refused").await;
+        let entry = page.ok(200)["data"][0].clone();
+        (entry["ip"] == "127.0.0.1" && entry["actor"] == "").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_configured_origin_calls_with_a_token_and_never_with_the_cookie() {
     let chat = "https://chat.example.org";
     let house = House::with(&[("GREENROOM_SERVER__ALLOWED_ORIGINS", r#"["https://chat.example.org"]"#)]);

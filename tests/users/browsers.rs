@@ -115,6 +115,21 @@ async fn logging_out_ends_the_cookie_and_its_streams() {
 }
 
 #[tokio::test]
+async fn a_login_lasts_no_longer_than_its_token() {
+    let house = House::new();
+    let cookie = log_in(&house, &house.alice).await;
+    let soon = json!({"expires_at": "2099-01-01T00:00:00.000Z"});
+    let long = with(&house, &cookie, "POST", "/v1/me/tokens", soon).await.ok(201);
+    let reply = house.server.post("/v1/login", json!({"token": long["token"]})).await;
+    assert_ne!(reply.ok(200)["expires_at"], long["expires_at"], "the login ends first");
+    let printed = greenroom(&house.server, &["token", "create", "--user", "alice", "--expires", "1h"]);
+    let short = house.server.post("/v1/login", json!({"token": printed.trim_end()})).await;
+    let set = short.header("set-cookie");
+    let age: u64 = set.rsplit_once("Max-Age=").unwrap().1.parse().unwrap();
+    assert!(short.ok(200)["expires_at"].is_string() && age <= 3600, "{set}");
+}
+
+#[tokio::test]
 async fn a_cookie_is_secure_where_it_could_be_heard() {
     let house = House::with(&[("GREENROOM_SERVER__ALLOWED_HOSTS", r#"["green.example.org"]"#)]);
     let request = house.server.request("POST", "/v1/login").json(&json!({"token": house.alice}));
