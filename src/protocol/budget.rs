@@ -1,7 +1,7 @@
 //! Budgets on the wire: how much of one is used up, and how a client changes it.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::command::present;
 
@@ -58,12 +58,24 @@ pub enum BudgetState {
     Stopped,
 }
 
+/// A whole number, also where it comes as `5.0`, which JSON Schema takes for an integer; null is present, too.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    use serde::de::Error as _;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(Some(None)) };
+    let text = number.to_string();
+    let digits = text.strip_suffix(".0").unwrap_or(&text);
+    digits
+        .parse()
+        .map(|whole| Some(Some(whole)))
+        .map_err(|_other| D::Error::custom("expected a whole number of at least 0"))
+}
+
 /// A session's own bounds. What is left out stays; null is the configured one again, 0 is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SetBudget {
     /// Tokens of the present conversation.
-    #[serde(deserialize_with = "present")]
+    #[serde(deserialize_with = "whole")]
     pub tokens: Option<Option<u64>>,
     /// US dollars of the present conversation.
     #[serde(deserialize_with = "present")]

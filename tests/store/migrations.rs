@@ -102,7 +102,11 @@ fn schema() -> BTreeSet<Column> {
     for line in include_str!("../../src/store/schema.rs").lines() {
         if let Some((name, kind)) = line.trim().trim_end_matches(',').split_once(" -> ") {
             let inner = kind.trim_start_matches("Nullable<").trim_end_matches('>');
-            let sql = if inner == "Bool" { "boolean".to_owned() } else { inner.to_lowercase() };
+            let sql = match inner {
+                "Bool" => "boolean".to_owned(),
+                "Double" => "double precision".to_owned(),
+                other => other.to_lowercase(),
+            };
             let nullable = inner != kind;
             columns.insert(Column { table_name: table.clone(), column_name: name.into(), kind: sql, nullable });
         } else if let Some((name, rest)) = line.trim().split_once(" (")

@@ -87,6 +87,15 @@ fn settings() -> Value {
     let mut topics: Map<String, Value> = Map::new();
     for (topic, name) in MUTABLE.iter().filter_map(|key| key.split_once('.')) {
         let form = match now.pointer(&format!("/{topic}/{name}")) {
+            Some(Value::Number(number)) if number.is_f64() => {
+                // Parts of a bound are more than nothing; amounts may be 0, which is no bound.
+                let least = if name == "warn_at" || name == "step" { "exclusiveMinimum" } else { "minimum" };
+                let mut form = json!({"type": ["number", "null"], least: 0});
+                if let (true, Some(form)) = (name == "warn_at", form.as_object_mut()) {
+                    form.insert("maximum".into(), 1.into());
+                }
+                form
+            }
             Some(Value::Number(_)) => json!({"type": ["integer", "null"]}),
             Some(Value::String(text)) if text.starts_with(|first: char| first.is_ascii_digit()) => {
                 json!({"type": ["string", "integer", "null"], "description": "A text with a unit; some take 0 without one."})
