@@ -36,6 +36,7 @@ mod audit;
 mod authority;
 mod feed;
 mod handover;
+mod model;
 mod operate;
 mod quota;
 mod sessions;

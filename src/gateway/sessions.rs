@@ -353,39 +353,6 @@ impl Gateway {
         }
     }
 
-    /// Uses another model from the next turn on.
-    ///
-    /// # Errors
-    /// `session_not_found`; `model_not_found` when the agent has told its models and this is none of them.
-    pub async fn set_model(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
-        self.may_write(who, key).await?;
-        let agent = self.snapshot(who, key).await?.agent;
-        let models = self.deps.registry.models(&agent);
-        let known: Vec<&str> = models.iter().filter_map(|model| model.get("id")?.as_str()).collect();
-        // Agents with many providers call a model `provider/id`, and mostly know it by its id alone.
-        let fits = |model: &&str| *model == id || model.split_once('/').is_some_and(|(_, model)| model == id);
-        if !known.iter().any(fits) && (agent == "echo" || !known.is_empty()) {
-            let message = format!("{agent} has no model {id:?}");
-            return Err(ApiError::new(Code::ModelNotFound, message).with("models", known));
-        }
-        let body = PatchSession { model: Some(Some(id)), ..PatchSession::default() };
-        self.patch_session(who, key, body).await
-    }
-
-    /// Goes into another mode from the next turn on.
-    ///
-    /// # Errors
-    /// `session_not_found`; `model_not_found` for an agent that has no modes.
-    pub async fn set_mode(&self, who: &Principal, key: &SessionKey, id: String) -> Result<Snapshot, ApiError> {
-        self.may_write(who, key).await?;
-        let agent = self.snapshot(who, key).await?.agent;
-        if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.stateless) {
-            return Err(ApiError::new(Code::ModelNotFound, format!("{agent} has no modes")));
-        }
-        let body = PatchSession { mode: Some(Some(id)), ..PatchSession::default() };
-        self.patch_session(who, key, body).await
-    }
-
     /// The slash commands that the agent offers now: the list as the agent gives it.
     ///
     /// # Errors
