@@ -110,7 +110,7 @@ impl Access {
 
     /// Goes by the accounts as they are in the store, and ends the streams of those who may not call any more. Gives the
     /// sessions that are followed by others than their owners, who may not see them any more: see
-    /// [`Leases::end_strangers`].
+    /// `Leases::end_strangers`.
     ///
     /// # Errors
     /// When the store fails.
