@@ -101,6 +101,7 @@ impl Program {
             }
             SpawnError::NotFound(program) => {
                 let install = match known::install_hint(program) {
+                    Some(elsewhere) if elsewhere.starts_with("see ") => format!("to install it {elsewhere}"),
                     Some(install) => format!("install it with `{install}`"),
                     None => "install it".to_owned(),
                 };
