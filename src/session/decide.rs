@@ -195,6 +195,11 @@ impl Draft {
         let running = self.running().ok_or_else(unknown)?;
         let turn = running.turn.turn.id;
         let agent = running.turn.turn.agent.clone();
+        if running.stop.is_some() && running.choices.iter().any(|pending| pending.choice.id == id) {
+            // A yes that comes after the stop must not reach the agent.
+            let message = "the turn is being stopped, and its questions with it";
+            return Err(ApiError::new(Code::ChoiceAlreadyResolved, message));
+        }
         let at = running.choices.iter().position(|pending| pending.choice.id == id).ok_or_else(unknown)?;
         let pending = running.choices.get(at).cloned().ok_or_else(unknown)?;
         let choice = Arc::clone(&pending.choice);

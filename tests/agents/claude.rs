@@ -175,7 +175,7 @@ async fn a_start_that_fails_says_why() {
     missing.config.command = vec!["/nowhere/claude".into()];
     let cases = [
         (silent, "agent_timeout", "did not answer initialize within 3s"),
-        (broken, "agent_error", "ended with exit status: 4; stderr: broken install"),
+        (broken, "agent_unavailable", "ended with exit status: 4; stderr: broken install"),
         (missing, "agent_unavailable", "npm install -g @anthropic-ai/claude-code"),
     ];
     for (fake, code, words) in cases {

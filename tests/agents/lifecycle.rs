@@ -146,7 +146,7 @@ async fn a_start_that_fails_says_what_to_do() {
     assert!(login.contains("check its key or its login") && login.contains("Authentication required"), "{login}");
     let mut dead = Fake::new(json!({}));
     dead.config.command = vec!["sh".into(), "-c".into(), "echo broken install >&2; exit 4".into()];
-    let message = fails(&dead, "agent_error").await;
+    let message = fails(&dead, "agent_unavailable").await;
     assert_eq!(message, "agent `fake` ended with exit status: 4; stderr: broken install");
 }
 
