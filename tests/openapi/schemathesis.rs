@@ -80,6 +80,8 @@ fn without_open_mode(document: &mut Value) {
 
 fn server() -> TestGateway {
     TestGateway::with(&[
+        // It tries wrong credentials on every call and wants to hear that they are wrong.
+        ("GREENROOM_CALLERS__WRONG_CREDENTIALS", "0"),
         ("GREENROOM_AGENTS__ECHO__KIND", "echo"),
         ("GREENROOM_AGENTS__ECHO__ALLOW_BYPASS", "true"),
         // What is asked is answered at once or not at all: no call waits behind it.
