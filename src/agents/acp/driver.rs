@@ -24,12 +24,9 @@ use super::{
 };
 use crate::agents::{
     AdapterSide, AgentCommand, AgentEvent, Answer, OpenSpec, Prompt,
-    process::readable,
     program::{Connection, Dialect, Host, Input, Message, Program, RpcError, STDERR_IN_MESSAGE, Stop, raw},
 };
 
-/// Lines that are no messages are logged this many times for each process.
-const NOISE_LOGGED: u32 = 20;
 /// Why a call has no result.
 #[derive(Debug)]
 pub(super) enum CallError {
@@ -72,7 +69,6 @@ pub(super) struct Driver {
     mode_request: Option<ModeRequest>,
     /// A prompt that came too soon: a second one is never given to a busy agent.
     waiting: VecDeque<Prompt>,
-    noise: u32,
 }
 
 /// Runs an agent from its start to its end.
@@ -99,7 +95,6 @@ pub(super) async fn run(program: Arc<Program>, spec: OpenSpec, side: AdapterSide
         turn: None,
         mode_request: None,
         waiting: VecDeque::new(),
-        noise: 0,
     };
     let stop = match driver.open().await {
         Ok(()) => driver.serve(&mut commands).await,
@@ -172,12 +167,8 @@ impl Driver {
             Input::Message(Message::Response { id, result }) => self.response(id, result).await,
             Input::Message(Message::Request { id, method, params }) => self.request(id, &method, &params).await,
             Input::Message(Message::Notification { method, params }) => self.notification(&method, params).await,
-            Input::Noise(line) => self.noise(&line).await,
-            Input::TooLong => {
-                let message =
-                    format!("agent `{}` wrote a line over {}", self.program.name, self.program.limits.max_line);
-                self.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await
-            }
+            Input::Noise(line) => self.host.noise(&self.program, &line).await,
+            Input::TooLong => self.host.too_long(&self.program).await,
             Input::Closed => Err(Stop::Dead),
         }
     }
@@ -276,15 +267,6 @@ impl Driver {
             }
             _ => self.emit(raw(&json!({"method": method, "params": params}))).await,
         }
-    }
-
-    async fn noise(&mut self, line: &str) -> Result<(), Stop> {
-        let text = readable(line, 1000);
-        if self.noise < NOISE_LOGGED {
-            self.noise += 1;
-            log::debug!(agent = self.program.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
-        }
-        self.emit(AgentEvent::Raw(json!({ "line": text }))).await
     }
 
     /// Asks the agent and waits for its answer; what else it says meanwhile is handled. Only between turns.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
@@ -28,14 +28,11 @@ use super::{
 use crate::{
     agents::{
         AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt,
-        process::readable,
         program::{Host, Incoming, JsonLines, Program, Stop, raw},
     },
     protocol::session::AgentStatus,
 };
 
-/// Lines that are no messages are logged this many times for each process.
-const NOISE_LOGGED: u32 = 20;
 /// From this try on, a refusal of the credentials is final: the agent goes on trying for minutes.
 const LAST_LOGIN_TRY: u64 = 2;
 
@@ -80,7 +77,6 @@ pub(super) struct Driver {
     /// True while it tries a call to its model again.
     retrying: bool,
     next_id: u64,
-    noise: u32,
 }
 
 /// Runs an agent from its start to its end.
@@ -112,7 +108,6 @@ pub(super) async fn run(program: Arc<Program>, mut spec: OpenSpec, side: Adapter
         waiting: VecDeque::new(),
         retrying: false,
         next_id: 1,
-        noise: 0,
     };
     let stop = match driver.open(resume.is_some()).await {
         Ok(()) => driver.serve(&mut commands).await,
@@ -164,12 +159,8 @@ impl Driver {
     async fn input(&mut self, input: Incoming) -> Result<(), Stop> {
         let object = match input {
             Incoming::Object(object) => object,
-            Incoming::Noise(line) => return self.noise(&line).await,
-            Incoming::TooLong => {
-                let message =
-                    format!("agent `{}` wrote a line over {}", self.program.name, self.program.limits.max_line);
-                return self.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await;
-            }
+            Incoming::Noise(line) => return self.host.noise(&self.program, &line).await,
+            Incoming::TooLong => return self.host.too_long(&self.program).await,
             Incoming::Closed => return Err(Stop::Dead),
         };
         match wire::read(object) {
@@ -277,15 +268,6 @@ impl Driver {
 
     pub(super) async fn status(&mut self, reason: String) -> Result<(), Stop> {
         self.emit(AgentEvent::Status { status: AgentStatus::Working, reason: Some(reason) }).await
-    }
-
-    async fn noise(&mut self, line: &str) -> Result<(), Stop> {
-        let text = readable(line, 1000);
-        if self.noise < NOISE_LOGGED {
-            self.noise += 1;
-            log::debug!(agent = self.program.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
-        }
-        self.emit(AgentEvent::Raw(json!({ "line": text }))).await
     }
 
     /// Asks the agent and returns the id of the request. Nothing leaves before the next read.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     agents::{
         OpenSpec, Opened, Outcome,
-        program::{JsonLines, Past, Program, STDERR_IN_MESSAGE, Stop},
+        program::{JsonLines, Program, STDERR_IN_MESSAGE, Stop},
     },
     protocol::event::Resumed,
 };
@@ -69,8 +69,7 @@ impl Driver {
 
         let mut fault = None;
         if resumed == Resumed::New {
-            let past = Past::read(&self.host, &self.spec, left()).await?;
-            (self.replay, fault) = (past.text, past.fault);
+            (self.replay, fault) = self.host.read_transcript(&self.spec, left()).await?;
             if self.replay.is_some() {
                 resumed = Resumed::Replayed;
             }

@@ -25,12 +25,9 @@ use super::{
 };
 use crate::agents::{
     AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt,
-    process::readable,
     program::{Connection, Dialect, Host, Input, Message, Program, RpcError, STDERR_IN_MESSAGE, Stop, raw},
 };
 
-/// Lines that are no messages are logged this many times for each process.
-const NOISE_LOGGED: u32 = 20;
 /// What makes the program speak over stdin and stdout.
 const APP_SERVER: &str = "app-server";
 
@@ -84,7 +81,6 @@ pub(super) struct Driver {
     mode_request: Option<(u64, String)>,
     /// A prompt that came too soon: a second one is never given to a busy agent, which would take it as steering.
     waiting: VecDeque<Prompt>,
-    noise: u32,
 }
 
 /// Runs an agent from its start to its end.
@@ -121,7 +117,6 @@ pub(super) async fn run(program: Arc<Program>, spec: OpenSpec, side: AdapterSide
         skills_request: None,
         mode_request: None,
         waiting: VecDeque::new(),
-        noise: 0,
     };
     let stop = match driver.open().await {
         Ok(()) => driver.serve(&mut commands).await,
@@ -203,12 +198,8 @@ impl Driver {
             Input::Message(Message::Response { id, result }) => self.response(id, result).await,
             Input::Message(Message::Request { id, method, params }) => self.request(id, &method, &params).await,
             Input::Message(Message::Notification { method, params }) => self.notification(&method, params).await,
-            Input::Noise(line) => self.noise(&line).await,
-            Input::TooLong => {
-                let message =
-                    format!("agent `{}` wrote a line over {}", self.program.name, self.program.limits.max_line);
-                self.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await
-            }
+            Input::Noise(line) => self.host.noise(&self.program, &line).await,
+            Input::TooLong => self.host.too_long(&self.program).await,
             Input::Closed => Err(Stop::Dead),
         }
     }
@@ -287,15 +278,6 @@ impl Driver {
                 self.emit(AgentEvent::ChoiceAsked(ask)).await
             }
         }
-    }
-
-    async fn noise(&mut self, line: &str) -> Result<(), Stop> {
-        let text = readable(line, 1000);
-        if self.noise < NOISE_LOGGED {
-            self.noise += 1;
-            log::debug!(agent = self.program.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
-        }
-        self.emit(AgentEvent::Raw(json!({ "line": text }))).await
     }
 
     pub(super) async fn raw(&mut self, method: &str, params: Value) -> Result<(), Stop> {

@@ -6,10 +6,7 @@ use serde_json::{Value, json};
 
 use super::{api::CALL_LIMIT, driver::Driver, settings::Settings};
 use crate::{
-    agents::{
-        AgentEvent, Opened,
-        program::{REPLAY_LIMIT, Stop, replay},
-    },
+    agents::{Opened, program::Stop},
     protocol::event::Resumed,
 };
 
@@ -32,7 +29,9 @@ impl Driver {
         let mut faults = Vec::new();
         let mut resumed = if found { Resumed::Native } else { Resumed::New };
         if !found {
-            faults.extend(self.prepare_replay().await?);
+            let (replay, fault) = self.host.read_transcript(&self.spec, CALL_LIMIT).await?;
+            self.replay = replay;
+            faults.extend(fault);
             if self.replay.is_some() {
                 resumed = Resumed::Replayed;
             }
@@ -126,21 +125,5 @@ impl Driver {
         let configured = self.program.config.model.as_deref();
         self.settings = Settings::read(&config, &providers, &agents, &commands, configured);
         Ok(())
-    }
-
-    /// Keeps the conversation so far for the first prompt; a fault when it cannot be read.
-    async fn prepare_replay(&mut self) -> Result<Option<AgentEvent>, Stop> {
-        let load = tokio::time::timeout(CALL_LIMIT, self.spec.transcript.load());
-        let error = match self.wait(load).await? {
-            Ok(Ok(messages)) => {
-                self.replay = replay(&messages, REPLAY_LIMIT);
-                return Ok(None);
-            }
-            Ok(Err(error)) => error,
-            Err(_elapsed) => "no answer in time".to_owned(),
-        };
-        log::warn!(session = self.spec.session.as_str(); "transcript cannot be read for a replay: {error}");
-        let message = "the agent could not be given the conversation so far".to_owned();
-        Ok(Some(AgentEvent::Fault { code: "replay_failed".into(), message }))
     }
 }

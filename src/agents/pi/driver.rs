@@ -19,8 +19,7 @@ use super::{
     turn::Turn,
 };
 use crate::agents::{
-    AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt,
-    process::{self, readable},
+    AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt, process,
     program::{Host, JsonLines, Program, Stop, raw},
 };
 
@@ -163,9 +162,7 @@ impl Driver {
         let line = match line {
             Some(process::Line::Text(line)) => line,
             Some(process::Line::TooLong) => {
-                let message =
-                    format!("agent `{}` wrote a line over {}", self.program.name, self.program.limits.max_line);
-                self.host.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await?;
+                self.host.too_long(&self.program).await?;
                 return Ok(None);
             }
             None => return Err(Stop::Dead),
@@ -182,7 +179,7 @@ impl Driver {
             Line::Object(object) => object,
             Line::Noise => {
                 if !line.trim().is_empty() {
-                    self.host.emit(AgentEvent::Raw(json!({ "line": readable(&line, 1000) }))).await?;
+                    self.host.noise(&self.program, &line).await?;
                 }
                 return Ok(None);
             }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     agents::{
         AgentEvent, Opened,
-        program::{JsonLines, REPLAY_LIMIT, STDERR_IN_MESSAGE, Stop, replay},
+        program::{JsonLines, STDERR_IN_MESSAGE, Stop},
     },
     protocol::event::Resumed,
 };
@@ -66,7 +66,7 @@ impl Driver {
         let commands = self.ask("get_commands", left()).await?;
         let mut faults = None;
         if !loaded {
-            faults = self.prepare_replay(left()).await?;
+            (self.replay, faults) = self.host.read_transcript(&self.spec, left()).await?;
         }
         if self.settings.model.is_none() {
             self.initial.clone_from(&self.models.current);
@@ -97,7 +97,8 @@ impl Driver {
         let state = self.state(limit).await?;
         let had = std::path::Path::new(&self.file).is_file();
         if had && !self.has_loaded(&state) {
-            let fault = self.prepare_replay(limit).await?;
+            let (replay, fault) = self.host.read_transcript(&self.spec, limit).await?;
+            self.replay = replay;
             self.host.emit_all(fault).await?;
         }
         self.take_state(&state);
@@ -136,26 +137,6 @@ impl Driver {
         if let Some(file) = state.get("sessionFile").and_then(Value::as_str) {
             self.file = file.to_owned();
         }
-    }
-
-    /// Keeps the conversation so far for the next prompt; a fault when it cannot be read.
-    async fn prepare_replay(&mut self, limit: Duration) -> Result<Option<AgentEvent>, Stop> {
-        let loaded = tokio::select! {
-            biased;
-            () = self.host.killed.cancelled() => return Err(Stop::Killed),
-            loaded = tokio::time::timeout(limit, self.spec.transcript.load()) => loaded,
-        };
-        let error = match loaded {
-            Ok(Ok(messages)) => {
-                self.replay = replay(&messages, REPLAY_LIMIT);
-                return Ok(None);
-            }
-            Ok(Err(error)) => error,
-            Err(_elapsed) => "no answer in time".to_owned(),
-        };
-        log::warn!(session = self.spec.session.as_str(); "transcript cannot be read for a replay: {error}");
-        let message = "the agent could not be given the conversation so far".to_owned();
-        Ok(Some(AgentEvent::Fault { code: "replay_failed".into(), message }))
     }
 
     /// What a failure of a call means for a start.

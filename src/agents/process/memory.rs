@@ -62,10 +62,8 @@ mod tests {
 
     #[test]
     fn a_child_of_this_test_is_counted() {
-        let before = descendants();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        // The memory of a process that has begun is never nothing.
-        assert!(descendants() > before || before > 0);
+        assert!(descendants() > 0, "a process below this one holds memory");
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(half_of_machine().is_none_or(|half| half > 0));

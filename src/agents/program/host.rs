@@ -10,7 +10,10 @@ use super::{
     Program,
     replay::{REPLAY_LIMIT, replay},
 };
-use crate::agents::{AgentEvent, OpenSpec, Opened, Outcome, process::Process};
+use crate::agents::{
+    AgentEvent, OpenSpec, Opened, Outcome,
+    process::{Process, readable},
+};
 
 /// How long an agent may take to end by itself after its stdin was closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -18,6 +21,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// The most of stderr in a message for a person, in bytes; all that is kept goes to the log.
 pub const STDERR_IN_MESSAGE: usize = 4000;
+/// Lines that are no messages are logged this many times for each agent, and shown up to this many bytes.
+const NOISE_LOGGED: u32 = 20;
+const NOISE_SHOWN: usize = 1000;
 /// Events that wait for `Opened`.
 const MAX_EARLY: usize = 32;
 /// A raw message is shown whole up to this many bytes.
@@ -53,13 +59,15 @@ pub struct Host {
     /// False until `Opened` was sent; events before it wait in `early`.
     opened: bool,
     early: Vec<AgentEvent>,
+    /// Lines that were no messages.
+    noise: u32,
 }
 
 impl Host {
     /// Talks to the session through this channel.
     #[must_use]
     pub fn new(events: mpsc::Sender<AgentEvent>, killed: CancellationToken) -> Self {
-        Self { events, killed, opened: false, early: Vec::new() }
+        Self { events, killed, opened: false, early: Vec::new(), noise: 0 }
     }
 
     /// True once `Opened` was sent.
@@ -107,6 +115,28 @@ impl Host {
         self.emit(AgentEvent::Opened(opened)).await?;
         let early = std::mem::take(&mut self.early);
         self.emit_all(early).await
+    }
+
+    /// A line that is no message: goes to the log a few times, and to those who want everything raw.
+    ///
+    /// # Errors
+    /// As [`Host::emit`].
+    pub async fn noise(&mut self, program: &Program, line: &str) -> Result<(), Stop> {
+        let text = readable(line, NOISE_SHOWN);
+        if self.noise < NOISE_LOGGED {
+            self.noise += 1;
+            log::debug!(agent = program.name.as_str(), line = text.as_str(); "agent wrote a line that is no message");
+        }
+        self.emit(AgentEvent::Raw(json!({ "line": text }))).await
+    }
+
+    /// A line beyond the limit, which was not read.
+    ///
+    /// # Errors
+    /// As [`Host::emit`].
+    pub async fn too_long(&mut self, program: &Program) -> Result<(), Stop> {
+        let message = format!("agent `{}` wrote a line over {}", program.name, program.limits.max_line);
+        self.emit(AgentEvent::Fault { code: "line_too_long".into(), message }).await
     }
 
     /// The conversation so far as text for the first prompt of a new conversation, where there is one; a fault when it

@@ -4,7 +4,7 @@
 //! - [`Program`]: the configuration of one agent, as a process to be started;
 //! - [`JsonLines`], [`Connection`]: objects or JSON-RPC over stdin and stdout, both ways at once, bounded;
 //! - [`Host`]: the session's side: events, the kill, `Opened` before anything else, exactly one `Ended` a prompt;
-//! - [`replay()`], [`Past`]: the conversation so far as text, for an agent that cannot load it;
+//! - [`replay()`]: the conversation so far as text, for an agent that cannot load it;
 //! - [`keep_all`]: attached files in the agent's folder; [`without_permissions`]: modes of agents that never ask.
 //!
 //! Knows no agent's protocol.
@@ -14,7 +14,6 @@ mod files;
 mod host;
 mod inbox;
 mod lines;
-mod past;
 mod permission;
 mod probe;
 mod replay;
@@ -28,7 +27,6 @@ pub use self::{
     host::{Host, STDERR_IN_MESSAGE, Stop, raw},
     inbox::keep_all,
     lines::{Incoming, JsonLines},
-    past::Past,
     permission::without_permissions,
     replay::{REPLAY_LIMIT, replay},
     rpc::{Dialect, Message, RpcError},
