@@ -3,7 +3,7 @@
 //! # The rooms
 //!
 //! - [`protocol`]: what crosses the wire; pure data. [`ids`], [`timestamp`], [`error`], [`secret`]: its small parts.
-//! - [`http`], [`ws`]: the transports. They hold a [`gateway::Gateway`] and nothing else.
+//! - [`http`], [`ws`]: the transports. They hold a [`gateway::Gateway`] and nothing else. [`doors`]: other protocols' words for a turn.
 //! - [`gateway`]: validates, authorises, finds the session and asks it.
 //! - [`access`]: who calls and what they may: credentials, limits, open streams, the audit.
 //! - [`supervisor`]: opens, sweeps, recovers and drains session actors; [`directory`]: which of them are live.
@@ -24,6 +24,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod directory;
+pub mod doors;
 pub mod error;
 pub mod feed;
 pub mod gateway;
