@@ -6,12 +6,14 @@ mod agent;
 mod baseline;
 mod client;
 mod cold;
+mod credentials;
 mod fanout;
 mod latency;
 mod layout;
 mod memory;
 mod process;
 mod report;
+mod scrape;
 mod streams;
 mod throughput;
 
@@ -57,6 +59,10 @@ enum Name {
     Agent,
     /// Acknowledged sends per second
     Sends,
+    /// The rate of calls with a token against that of open mode
+    Credentials,
+    /// GET /metrics with many live sessions
+    Metrics,
     /// Turns per second
     Turns,
     /// Events per second to many subscribers
@@ -130,6 +136,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
+            Name::Credentials => runtime.block_on(credentials::measure(&plan)),
+            Name::Metrics => runtime.block_on(scrape::measure(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),

@@ -31,8 +31,7 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
         let server = Server::greenroom(&folder, &[])?;
         let before = idle_rss(&server).await?;
         idle.push(before / 1e6);
-        let create = |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#));
-        each(plan, &server, 201, create).await?;
+        make_sessions(plan, &server).await?;
         sleep(REST).await;
         made.push(per_session(plan, server.rss()? - before));
         each(plan, &server, 202, |index| send(&format!("s{index}"), "hi")).await?;
@@ -47,6 +46,11 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
         Row::new(format!("more per idle live session, {sessions} just made"), "kB", made),
         Row::new(format!("more per idle live session, {sessions} after a turn each"), "kB", used),
     ])
+}
+
+/// Makes the plan's sessions; each is live then.
+pub async fn make_sessions(plan: &Plan, server: &Server) -> Result<(), Failure> {
+    each(plan, server, 201, |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#))).await
 }
 
 #[allow(clippy::cast_precision_loss)]
