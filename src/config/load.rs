@@ -128,6 +128,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         ("stream.max_lag", config.stream.max_lag),
         ("choice.timeout", config.choice.timeout),
         ("limits.head_timeout", config.limits.head_timeout),
+        ("limits.body_timeout", config.limits.body_timeout),
         ("callers.login_lifetime", config.callers.login_lifetime),
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),

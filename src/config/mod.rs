@@ -262,8 +262,10 @@ pub struct LimitsConfig {
     pub max_frame: Size,
     /// Connections at once.
     pub max_connections: usize,
-    /// How long a client may take to send its request's head.
+    /// How long a client may take to send its request's head, and pause within a body.
     pub head_timeout: Duration,
+    /// How long a client may take to send a body.
+    pub body_timeout: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -274,6 +276,7 @@ impl Default for LimitsConfig {
             max_frame: Size::mib(1),
             max_connections: 25_000,
             head_timeout: Duration::secs(10),
+            body_timeout: Duration::mins(5),
         }
     }
 }
