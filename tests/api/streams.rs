@@ -252,7 +252,7 @@ async fn who_is_behind_when_the_session_is_deleted_still_gets_its_end() {
     ]);
     server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
     let mut behind = TcpStream::connect(server.address()).await.unwrap();
-    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n", path("?after=0"));
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", path("?after=0"));
     behind.write_all(request.as_bytes()).await.unwrap();
     eventually("it follows", async || (server.snapshot("k").await["subscribers"] == 1).then_some(())).await;
     // More than any buffer between the two can hold, so that it is behind for sure.
