@@ -140,6 +140,9 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return bad(key, "must be more than 0");
         }
     }
+    if config.audit.keep.is_some_and(|keep| keep.0.is_zero()) {
+        return bad("audit.keep", "must be more than 0; leave it out to keep all");
+    }
     for origin in &config.server.allowed_origins {
         // A wildcard would let every page on the web in; a browser sends nothing else than this form.
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));

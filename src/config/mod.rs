@@ -47,6 +47,8 @@ pub struct Config {
     pub callers: CallersConfig,
     /// How many tokens and dollars may be used up.
     pub budget: BudgetConfig,
+    /// The audit.
+    pub audit: AuditConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.
@@ -279,6 +281,14 @@ impl Default for LimitsConfig {
             body_timeout: Duration::mins(5),
         }
     }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// How long entries are kept; for ever when left out.
+    pub keep: Option<Duration>,
 }
 
 /// `[recovery]`
