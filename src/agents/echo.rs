@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, Mode, OpenSpec, Opened, Outcome, Probe,
-    ProcessLedger, Prompt, ToolCall, channel,
+    AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, Mode, OpenSpec, Opened, Outcome,
+    Probe, ProcessLedger, Prompt, ToolCall, channel,
 };
 use crate::protocol::{ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, Usage, event::DeltaKind};
 

@@ -20,13 +20,13 @@ pub mod claude;
 pub mod codex;
 pub mod command;
 pub mod echo;
+mod mode;
 pub mod openai;
 pub mod opencode;
 pub mod pi;
 pub mod pool;
 pub mod process;
 pub mod program;
-mod mode;
 mod registry;
 
 pub use mode::Mode;

@@ -170,7 +170,8 @@ async fn a_handshake_is_of_version_13_and_has_a_key() {
     let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
     let shake = async |headers: &[(&str, &str)]| {
         let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
-        let head: String = [&upgrade, headers].concat().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head: String =
+            [&upgrade, headers].concat().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         server.first(format!("GET /v1/ws HTTP/1.1\r\nhost: {}\r\n{head}\r\n", server.address).as_bytes()).await
     };
     for version in ["8", "7", "0", "14", "13, 8", "x", ""] {

@@ -1,5 +1,6 @@
 //! Users, tokens, organisations and the audit.
 
+use diesel::{Connection as _, connection::SimpleConnection as _};
 use greenroom::{
     ids::{TokenId, UserId},
     protocol::account::{AuditEntry, Scope, Token, User},
@@ -7,7 +8,6 @@ use greenroom::{
     store::{AccountChange, AuditFilter, LoginRecord, Page},
     timestamp::Timestamp,
 };
-use diesel::{Connection as _, connection::SimpleConnection as _};
 use serde_json::Map;
 
 use super::{Database, Kind, build::key};
