@@ -137,14 +137,16 @@ impl Registry {
     /// An agent that runs has told the modes that it offers.
     pub fn learn_modes(&self, name: &str, told: &Value) {
         let told = Mode::read(told);
-        let mut all = self.modes.write().unwrap_or_else(PoisonError::into_inner);
         if told.is_empty() {
             return;
         }
+        let mut all = self.modes.write().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(name.to_owned()).or_default();
-        let fresh: Vec<Mode> = told.into_iter().filter(|mode| !known.iter().any(|known| known.id == mode.id)).collect();
-        let room = MAX_MODES.saturating_sub(known.len());
-        known.extend(fresh.into_iter().take(room));
+        for mode in told {
+            if known.len() < MAX_MODES && !known.iter().any(|known| known.id == mode.id) {
+                known.push(mode);
+            }
+        }
     }
 
     /// The modes of an agent: those that it always has, else those that it has told while it ran; none where they are

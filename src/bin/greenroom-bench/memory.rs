@@ -48,17 +48,18 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
     ])
 }
 
-/// Makes the plan's sessions; each is live then.
-pub async fn make_sessions(plan: &Plan, server: &Server) -> Result<(), Failure> {
-    each(plan, server, 201, |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#))).await
-}
-
 #[allow(clippy::cast_precision_loss)]
 fn per_session(plan: &Plan, bytes: f64) -> f64 {
     bytes / plan.sessions as f64 / 1e3
 }
 
-async fn idle_rss(server: &Server) -> Result<f64, Failure> {
+/// Makes the sessions `s0`, `s1` and so on.
+pub async fn make_sessions(plan: &Plan, server: &Server) -> Result<(), Failure> {
+    each(plan, server, 201, |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#))).await
+}
+
+/// Resident memory in bytes after a first call and a rest.
+pub async fn idle_rss(server: &Server) -> Result<f64, Failure> {
     Connection::open(server.address()).await?.expect(&get("/health", ""), 200).await?;
     sleep(REST).await;
     server.rss()
