@@ -29,7 +29,8 @@ impl Gateway {
         let Some(client_id) = client_id else { return Ok(None) };
         let latest = Page { limit: 1, after: None, before: None, ascending: false };
         let page = self.turns(who, key, None, latest).await?;
-        let Some(turn) = page.data.into_iter().next().filter(|turn| turn.client_id.as_deref() == Some(client_id)) else {
+        let Some(turn) = page.data.into_iter().next().filter(|turn| turn.client_id.as_deref() == Some(client_id))
+        else {
             return Ok(None);
         };
         let seq = self.beginning(key, turn.id).await?;

@@ -92,9 +92,11 @@ impl Resume {
         let questions = choice.questions.as_deref().unwrap_or_default();
         match (&self.payload, choice.kind, questions) {
             (Some(Value::Bool(allow)), ChoiceKind::Permission, _) => Ok(allowed(*allow)),
-            (Some(Value::Object(fields)), ChoiceKind::Permission, _) if fields.contains_key("approved") => {
-                fields.get("approved").and_then(Value::as_bool).map(allowed).ok_or_else(|| self.refused("approved is true or false"))
-            }
+            (Some(Value::Object(fields)), ChoiceKind::Permission, _) if fields.contains_key("approved") => fields
+                .get("approved")
+                .and_then(Value::as_bool)
+                .map(allowed)
+                .ok_or_else(|| self.refused("approved is true or false")),
             (Some(Value::String(text)), ChoiceKind::Question, [only]) => {
                 let answers = Map::from_iter([(only.id.clone(), Value::from(text.as_str()))]);
                 Ok(ChoiceAnswer { answers: Some(answers), ..ChoiceAnswer::default() })

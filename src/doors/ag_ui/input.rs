@@ -198,7 +198,8 @@ impl JsonSchema for RunAgentInput {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let key = generator.subschema_for::<SessionKey>();
-        let setting = |about: &str| serde_json::json!({"type": ["string", "null"], "maxLength": 200, "description": about});
+        let setting =
+            |about: &str| serde_json::json!({"type": ["string", "null"], "maxLength": 200, "description": about});
         let content = content::schema();
         json_schema!({
             "description": "What an AG-UI client sends. Other fields are allowed.",

@@ -14,9 +14,7 @@ use super::{
 use crate::{
     doors::narration::Narrator,
     ids::{ChoiceId, TurnId},
-    protocol::{
-        Choice, Event, EventBody, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage, frame::EndReason,
-    },
+    protocol::{Choice, Event, EventBody, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage, frame::EndReason},
 };
 
 /// The version of the protocol that is spoken, said to clients that say theirs.

@@ -17,7 +17,8 @@ pub(super) fn messages(messages: &[Box<RawValue>], up_to_user: usize, run: u32) 
         return None;
     }
     let before = messages.iter().take(up_to_user).filter_map(|message| serde_json::from_str(message.get()).ok());
-    let after = told.into_iter().filter_map(|message| if is_again(&message) { emptied(message) } else { Some(message) });
+    let after =
+        told.into_iter().filter_map(|message| if is_again(&message) { emptied(message) } else { Some(message) });
     Some(before.chain(after).collect())
 }
 
