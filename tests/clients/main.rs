@@ -9,4 +9,6 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+mod ag_ui;
+mod cuts;
 mod run;
