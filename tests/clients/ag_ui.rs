@@ -1,11 +1,13 @@
 //! AG-UI with the client that its makers publish: what it verifies is strict, and what it warns of is a fault here.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
     cuts::Network,
     gateway::{TestGateway, script, str_of},
-    run::node,
+    run::node_within,
 };
 
 /// The clients: 1.0, and the last one before it.
@@ -15,7 +17,7 @@ const CLIENTS: [&str; 2] = ["ag-ui", "ag-ui-0"];
 async fn runs(client: &str, url: &str, steps: Value) -> Vec<Value> {
     let state = json!({"mine": [1, {"x": null}]});
     let todo = json!({"url": url, "thread": "web:alice", "state": state, "steps": steps});
-    let said = node(client, "tests/clients/ag_ui.mjs", &[&todo.to_string()]).await;
+    let said = node_within(Duration::from_secs(300), client, "tests/clients/ag_ui.mjs", &[&todo.to_string()]).await;
     let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!(said["warnings"], json!([]), "{client}");
     let runs = said["runs"].as_array().unwrap().clone();
@@ -196,4 +198,102 @@ async fn over_a_network_that_breaks_a_thread_is_told_whole() {
         assert_eq!(said(last, "tool"), "a ba ba b");
         assert_eq!(turns(&server).await.len(), 3, "nothing was sent twice, and nothing was cancelled");
     }
+}
+
+fn body(run: &str, text: &str) -> Value {
+    let message = json!({"id": "u", "role": "user", "content": text});
+    json!({"threadId": "web:alice", "runId": run, "messages": [message]})
+}
+
+fn resume(run: &str, interrupt: &Value, payload: Value) -> Value {
+    let answer = json!({"interruptId": interrupt, "status": "resolved", "payload": payload});
+    json!({"threadId": "web:alice", "runId": run, "messages": [], "resume": [answer]})
+}
+
+/// The events of a run, as they are on the wire.
+async fn told(server: &TestGateway, body: Value) -> Vec<Value> {
+    let reply = server.post("/v1/ag-ui", body).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, "text/event-stream"), "{}", reply.text);
+    let lines = reply.text.split("\n\n").filter_map(|line| line.strip_prefix("data: "));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_run_that_is_asked_for_again_is_the_same_run() {
+    let server = TestGateway::start();
+    let asks = play(json!({"reasoning": 1, "ask": "permission", "deltas": 3, "bytes": 10}));
+    let first = told(&server, body("one", &asks)).await;
+    let interrupt = &first.last().unwrap()["outcome"]["interrupts"][0]["id"];
+    assert_eq!(told(&server, body("one", &asks)).await, first, "while the agent waits");
+
+    let rest = told(&server, resume("two", interrupt, json!({"allow": true}))).await;
+    assert_eq!(rest.last().unwrap()["outcome"]["type"], "success");
+    // Settled already: nothing is answered again, and what came of it is told again.
+    for payload in [json!({"allow": true}), json!({"allow": false})] {
+        assert_eq!(told(&server, resume("two", interrupt, payload)).await, rest);
+    }
+    assert_eq!(told(&server, body("one", &asks)).await, first, "when all is over");
+    assert_eq!(turns(&server).await.len(), 1);
+
+    // Another message under the name of a run is none that was sent.
+    server.post("/v1/ag-ui", body("one", "other")).await.refused(409, "idempotency_key_reused");
+    let mut lost = body("three", &asks);
+    lost["messages"].as_array_mut().unwrap().push(json!({"id": "a", "role": "assistant", "content": "x"}));
+    let message = lost["messages"][0].clone();
+    lost["messages"][0]["id"] = "v".into();
+    server.post("/v1/ag-ui", lost.clone()).await.refused(400, "missing_text");
+    // A client that forgot the name of its run finds it by its message.
+    lost["messages"][0] = message;
+    let found = told(&server, lost).await;
+    let (end, events) = found.split_last().unwrap();
+    assert_eq!((&events[1..], &end["outcome"]), (&first[1..first.len() - 1], &first.last().unwrap()["outcome"]));
+    assert_eq!(turns(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_run_is_refused_before_anything_is_streamed() {
+    let server = TestGateway::start();
+    let with = |name: &str, value: Value| {
+        let mut body = body("r", "x");
+        body[name] = value;
+        body
+    };
+    for (body, status, code) in [
+        (json!({}), 400, "invalid_json"),
+        (with("threadId", json!("not a key")), 400, "invalid_id"),
+        (with("messages", json!([])), 400, "missing_text"),
+        (body("r", "  "), 400, "missing_text"),
+        (with("resume", json!([{"interruptId": "x", "status": "resolved"}])), 404, "choice_not_found"),
+        (with("resume", json!([{"interruptId": "x", "status": "maybe"}])), 400, "invalid_json"),
+    ] {
+        server.post("/v1/ag-ui", body).await.refused(status, code);
+    }
+    server.get("/v1/sessions/web:alice").await.refused(404, "session_not_found");
+    let first = told(&server, body("r", &play(json!({"ask": "question"})))).await;
+    let interrupt = &first.last().unwrap()["outcome"]["interrupts"][0]["id"];
+    server
+        .post("/v1/ag-ui", resume("s", interrupt, json!({"allow": true})))
+        .await
+        .refused(400, "invalid_choice_payload");
+    let end = told(&server, resume("s", interrupt, json!("that"))).await;
+    assert_eq!(end.last().unwrap()["outcome"]["type"], "success");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_an_error_and_not_an_end() {
+    let mut server = TestGateway::with(&[("GREENROOM_SHUTDOWN__GRACE", "100ms")]);
+    let hang = play(json!({"deltas": 3, "bytes": 10, "hang": true}));
+    server.post("/v1/sessions", json!({"key": "web:alice"})).await.ok(201);
+    let following = server.request("POST", "/v1/ag-ui").json(&body("r", &hang));
+    let following = tokio::spawn(async move { following.send().await.unwrap().text().await.unwrap() });
+    server.until("web:alice", |event| event["type"] == "message.delta").await;
+    assert!(server.stop().success());
+    let text = following.await.unwrap();
+    let last: Value = serde_json::from_str(text.trim_end().rsplit_once("data: ").unwrap().1).unwrap();
+    assert_eq!(last["type"], "RUN_ERROR", "{text}");
+
+    server.restart();
+    let again = told(&server, body("r", &hang)).await;
+    assert!(again.iter().any(|event| event["type"] == "TEXT_MESSAGE_CONTENT"), "{again:?}");
+    assert_eq!(again.last().unwrap()["type"], "RUN_ERROR", "the turn was interrupted: {again:?}");
 }

@@ -11,4 +11,5 @@ mod gateway;
 
 mod ag_ui;
 mod cuts;
+mod examples;
 mod run;
