@@ -35,7 +35,7 @@ impl Gateway {
         };
         let seq = self.beginning(key, turn.id).await?;
         let position = turn.position.unwrap_or(0);
-        Ok(Some(Accepted { turn, position, steered: false, seq, owner: String::new() }))
+        Ok(Some(Accepted { turn, position, steered: false, seq }))
     }
 
     /// A choice, settled or not, with the first event of its turn.

@@ -1,7 +1,7 @@
 //! The content of a message of the user: texts, and files that come with their bytes.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     error::{ApiError, Code},
@@ -11,8 +11,7 @@ use crate::{
 /// A message of the user.
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
-    #[serde(default)]
-    pub(super) id: Option<String>,
+    pub(super) id: String,
     pub(super) content: Content,
 }
 
@@ -149,26 +148,4 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(json: &'a str, field: &str) -> Resu
         let what = what.split(" at line ").next().unwrap_or(&what);
         ApiError::new(Code::InvalidJson, format!("The field {field} has the wrong form: {what}.")).with("field", field)
     })
-}
-
-/// What the content of a message may be.
-pub(super) fn schema() -> Value {
-    let data = json!({
-        "type": "object",
-        "required": ["type", "value", "mimeType"],
-        "properties": {
-            "type": {"const": "data"},
-            "value": {"type": "string", "contentEncoding": "base64"},
-            "mimeType": {"type": "string"},
-        },
-    });
-    let text = json!({
-        "type": "object", "required": ["type", "text"],
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    });
-    let media = json!({
-        "type": "object", "required": ["type", "source"],
-        "properties": {"type": {"enum": ["image", "audio", "video", "document"]}, "source": data},
-    });
-    json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"anyOf": [text, media]}}]})
 }

@@ -105,8 +105,11 @@ pub enum Asks {
     Answers(Vec<Resume>),
 }
 
+/// What every message has.
 #[derive(Deserialize)]
 struct Head<'a> {
+    #[serde(borrow, rename = "id")]
+    _id: Cow<'a, str>,
     #[serde(borrow)]
     role: Cow<'a, str>,
 }
@@ -128,11 +131,10 @@ impl RunAgentInput {
             return Err(ApiError::new(Code::InvalidParameter, message).with("field", "runId"));
         }
         let mut user = None;
-        for (at, message) in self.messages.iter().enumerate().rev() {
+        for (at, message) in self.messages.iter().enumerate() {
             let head: Head<'_> = content::decode(message.get(), &format!("messages[{at}]"))?;
             if head.role == "user" {
                 user = Some((at, message));
-                break;
             }
         }
         let resume = self.resume.unwrap_or_default();
@@ -173,7 +175,7 @@ fn message_of(message: &RawValue, field: &str, props: Option<&Value>) -> Result<
         model: prop(props, "model")?,
         mode: prop(props, "mode")?,
         permission_mode: prop(props, "permission_mode")?,
-        client_id: user.id.filter(|id| !id.is_empty() && id.chars().count() <= MAX_CLIENT_ID),
+        client_id: Some(user.id).filter(|id| !id.is_empty() && id.chars().count() <= MAX_CLIENT_ID),
         metadata: Map::new(),
         ..SendMessage::default()
     })
@@ -200,7 +202,6 @@ impl JsonSchema for RunAgentInput {
         let key = generator.subschema_for::<SessionKey>();
         let setting =
             |about: &str| serde_json::json!({"type": ["string", "null"], "maxLength": 200, "description": about});
-        let content = content::schema();
         json_schema!({
             "description": "What an AG-UI client sends. Other fields are allowed.",
             "type": "object",
@@ -215,13 +216,12 @@ impl JsonSchema for RunAgentInput {
                 "parentRunId": {"type": ["string", "null"]},
                 "state": {"description": "The client's own; left alone."},
                 "messages": {
-                    "description": "What the client shows of the thread. Its last message must be from the user, and that one is sent: the session knows the others.",
+                    "description": "What the client shows of the thread. The last one must be from the user, and it is what is sent: the session knows the others. Its `content` is a text, or a list of parts: `text`, and `image`, `audio`, `video` or `document` with a `source` of type `data`, or one of type `url` that is a base64 `data:` URL.",
                     "type": "array",
-                    "minItems": 1,
                     "items": {
                         "type": "object",
-                        "required": ["id", "role", "content"],
-                        "properties": {"id": {"type": "string"}, "role": {"const": "user"}, "content": content},
+                        "required": ["id", "role"],
+                        "properties": {"id": {"type": "string"}, "role": {"type": "string"}},
                     },
                 },
                 "tools": {
@@ -232,12 +232,14 @@ impl JsonSchema for RunAgentInput {
                 "context": {"description": "Not given to the agent, and the run says so.", "type": ["array", "null"]},
                 "forwardedProps": {
                     "description": "The application's own, and settings for this turn.",
-                    "type": ["object", "null"],
                     "properties": {
                         "agent": setting("Another agent."),
                         "model": setting("Another model."),
                         "mode": setting("Another mode."),
-                        "permission_mode": setting("Another permission mode: `default`, `accept_edits`, `plan`, `dont_ask` or `bypass`."),
+                        "permission_mode": {
+                            "description": "Another permission mode.",
+                            "enum": ["default", "accept_edits", "plan", "dont_ask", "bypass", null],
+                        },
                     },
                 },
                 "resume": {
