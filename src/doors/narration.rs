@@ -2,16 +2,20 @@
 //!
 //! It is pulled by the connection, like every stream here: a slow client costs no more than its subscription.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream::unfold};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::{
     gateway::Item,
     protocol::{
-        Event,
-        frame::{Batch, EndReason, decode_event},
+        Event, Frame,
+        event::DeltaKind,
+        frame::{EndReason, decode_event},
     },
 };
 
@@ -19,6 +23,20 @@ use crate::{
 pub trait Narrator: Send + 'static {
     /// Writes what an event means.
     fn event(&mut self, event: &Event, out: &mut Vec<u8>);
+
+    /// Writes what an event means that is not decoded yet. A door that has to be cheap looks at the type first, passes over
+    /// what it does not tell, and reads a delta as a [`Delta`].
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
+        // What cannot be read is left out: the log holds only what was encoded here.
+        if let Ok(event) = decode_event(&frame.json) {
+            self.event(&event, out);
+        }
+    }
+
+    /// True once all is told that this answer tells, though the turn goes on: the stream ends here.
+    fn is_over(&self) -> bool {
+        false
+    }
 
     /// The turn is told to its end: writes what comes last.
     fn finish(&mut self, out: &mut Vec<u8>);
@@ -28,19 +46,48 @@ pub trait Narrator: Send + 'static {
     fn cut(&mut self, reason: EndReason, out: &mut Vec<u8>);
 }
 
-/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
-#[must_use]
-pub fn events_of(item: &Item) -> Vec<Event> {
-    match item {
-        Item::Events(batch) => decode(batch),
-        Item::Frames(frames) => frames.iter().filter_map(|frame| decode_event(&frame.json).ok()).collect(),
-        Item::Placed(events) => events.iter().filter_map(|(_, frame)| decode_event(&frame.json).ok()).collect(),
-        Item::Place(..) | Item::Control(..) | Item::End(..) | Item::Done => Vec::new(),
+/// A `message.delta`, read without copying: the piece of text stays the JSON string that the log holds, quotes and escapes
+/// included, so that a door whose words are JSON too can pass it on as it is.
+#[derive(Debug, Deserialize)]
+pub struct Delta<'a> {
+    /// The message.
+    pub message_id: &'a str,
+    /// The part of the message, from 0.
+    pub part: u32,
+    /// What the part is.
+    pub kind: DeltaKind,
+    /// The piece, as a JSON string.
+    #[serde(borrow)]
+    pub delta: &'a RawValue,
+}
+
+impl<'a> Delta<'a> {
+    /// Reads the event of a `message.delta`; none when it is something else.
+    #[must_use]
+    pub fn of(json: &'a str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow)]
+            data: Delta<'a>,
+        }
+        serde_json::from_str::<Envelope<'_>>(json).ok().map(|event| event.data)
     }
 }
 
-fn decode(batch: &Arc<Batch>) -> Vec<Event> {
-    batch.frames().iter().filter_map(|frame| decode_event(&frame.json).ok()).collect()
+/// The frames of a piece of a stream, in order.
+pub fn frames_of(item: &Item) -> Box<dyn Iterator<Item = &Frame> + Send + '_> {
+    match item {
+        Item::Events(batch) => Box::new(batch.frames().iter()),
+        Item::Frames(frames) => Box::new(frames.iter()),
+        Item::Placed(events) => Box::new(events.iter().map(|(_, frame)| frame)),
+        Item::Place(..) | Item::Control(..) | Item::End(..) | Item::Done => Box::new(std::iter::empty()),
+    }
+}
+
+/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
+#[must_use]
+pub fn events_of(item: &Item) -> Vec<Event> {
+    frames_of(item).filter_map(|frame| decode_event(&frame.json).ok()).collect()
 }
 
 /// A stream of one turn, narrated, with a comment as a sign of life when nothing happens for `heartbeat`.
@@ -64,7 +111,14 @@ pub fn narrate(
                     narrator.finish(&mut out);
                     return Some((Ok(out.into()), None));
                 }
-                Ok(Some(item)) => events_of(&item).iter().for_each(|event| narrator.event(event, &mut out)),
+                Ok(Some(item)) => {
+                    for frame in frames_of(&item) {
+                        narrator.frame(frame, &mut out);
+                        if narrator.is_over() {
+                            return Some((Ok(out.into()), None));
+                        }
+                    }
+                }
             }
         }
         Some((Ok(out.into()), Some((items, narrator))))
@@ -77,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::{EventBody, Frame},
+        protocol::{EventBody, frame::Batch},
         timestamp::Timestamp,
     };
 
@@ -121,5 +175,22 @@ mod tests {
         assert_eq!(told(items).await, ["a", "b", "."]);
         let cut = vec![Item::Frames(vec![fault(1, "a")]), Item::End(EndReason::ShuttingDown, "{}".into())];
         assert_eq!(told(cut).await, ["a", "!"]);
+    }
+
+    #[test]
+    fn a_delta_is_read_as_it_stands() {
+        let id = crate::ids::MessageId::new();
+        let body = EventBody::MessageDelta {
+            message_id: id,
+            part: 3,
+            kind: DeltaKind::Reasoning,
+            delta: "a \"b\"\n\u{1}ü".into(),
+        };
+        let frame = frame(7, body);
+        let delta = Delta::of(&frame.json).unwrap();
+        assert_eq!((delta.message_id, delta.part, delta.kind), (id.to_string().as_str(), 3, DeltaKind::Reasoning));
+        assert_eq!(delta.delta.get(), r#""a \"b\"\n\u0001ü""#);
+        let other = super::tests::frame(8, EventBody::Error { code: "x".into(), message: String::new() });
+        assert!(Delta::of(&other.json).is_none());
     }
 }

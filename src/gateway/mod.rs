@@ -39,6 +39,7 @@ mod handover;
 mod model;
 mod operate;
 mod quota;
+mod replay;
 mod sessions;
 mod streams;
 mod turns;
@@ -49,6 +50,7 @@ pub use self::{
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
+    replay::TurnPlace,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},
