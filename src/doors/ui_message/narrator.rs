@@ -132,9 +132,8 @@ impl Narrator {
     }
 
     fn delta(&mut self, delta: &Delta<'_>, out: &mut Vec<u8>) {
-        let goes_on = |block: &Block| {
-            block.part == delta.part && block.kind == delta.kind && block.message == delta.message_id
-        };
+        let goes_on =
+            |block: &Block| block.part == delta.part && block.kind == delta.kind && block.message == delta.message_id;
         if self.step_is_done || !self.block.as_ref().is_some_and(goes_on) {
             self.close(out);
             self.step(out);
@@ -186,18 +185,24 @@ impl Narrator {
         }
     }
 
-    fn tool(&mut self, id: &str, out: &mut Vec<u8>) {
-        if self.calls.knows(id) {
-            return;
+    /// News of a call: it has a place in a step, also where the client begins in the middle. False for one that nobody
+    /// told of.
+    fn tool(&mut self, id: &str, out: &mut Vec<u8>) -> bool {
+        match self.calls.announced(id) {
+            Some(false) => {
+                self.close(out);
+                self.step(out);
+                true
+            }
+            known => known.is_some(),
         }
-        self.close(out);
-        self.step(out);
     }
 
     fn tool_finished(&mut self, id: &str, output: &Value, is_error: bool, out: &mut Vec<u8>) {
-        self.tool(id, out);
-        self.calls.finished(self.version, id, output, is_error, out);
-        self.step_is_done = !self.calls.any_open();
+        if self.tool(id, out) {
+            self.calls.finished(self.version, id, output, is_error, out);
+            self.step_is_done = !self.calls.any_open();
+        }
     }
 
     fn asked(&mut self, choice: &Choice, out: &mut Vec<u8>) {
@@ -229,8 +234,9 @@ impl Narrator {
         self.start(out);
         Part::DataChoice { id: &id, data: &data }.write(out);
         let allowed = outcome.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("allow"));
-        self.calls.choice_settled(&id, outcome, allowed, out);
-        self.step_is_done = self.in_step && !self.calls.any_open() && self.step_is_done;
+        if self.calls.choice_settled(&id, outcome, allowed, out) {
+            self.step_is_done = !self.calls.any_open();
+        }
     }
 
     fn steered(&mut self, seq: u64, text: &str, source: &str, out: &mut Vec<u8>) {
@@ -317,14 +323,18 @@ impl Narrator {
             }
             EventBody::MessageCompleted { message } if message.role == Role::Assistant => self.completed(message, out),
             EventBody::ToolStarted { call_id, name, title, input, .. } => {
-                self.tool(call_id, out);
+                if self.calls.announced(call_id) != Some(true) {
+                    self.close(out);
+                    self.step(out);
+                }
                 self.calls.started(self.version, call_id, name, title.as_deref(), input, out);
-                self.step_is_done = false;
             }
-            EventBody::ToolDelta { call_id, input_so_far } => {
+            EventBody::ToolDelta { call_id, input_so_far } if self.tool(call_id, out) => {
                 self.calls.writing(self.version, call_id, input_so_far, out);
             }
-            EventBody::ToolUpdated { call_id, status, output } if *status != ToolStatus::Pending => {
+            EventBody::ToolUpdated { call_id, status, output }
+                if *status != ToolStatus::Pending && self.tool(call_id, out) =>
+            {
                 self.calls.updated(self.version, call_id, output, out);
             }
             EventBody::ToolFinished { call_id, output, is_error } => {

@@ -209,7 +209,8 @@ fn missing() -> ApiError {
 /// A file out of its `data:` URL.
 fn file(url: &str, media_type: Option<String>, name: Option<String>, number: usize) -> Result<Attachment, ApiError> {
     let invalid = |what: &str| ApiError::new(Code::InvalidAttachment, format!("A file of the message {what}."));
-    let rest = url.strip_prefix("data:").ok_or_else(|| invalid("has no data: URL; nothing is fetched from other places"))?;
+    let rest =
+        url.strip_prefix("data:").ok_or_else(|| invalid("has no data: URL; nothing is fetched from other places"))?;
     let (head, data) = rest.split_once(',').ok_or_else(|| invalid("has a data: URL without data"))?;
     let (told, base64) = match head.strip_suffix(";base64") {
         Some(told) => (told, true),
@@ -254,4 +255,102 @@ fn messages() -> Value {
         "type": "object", "required": ["messages"],
         "properties": {"messages": {"type": "array", "minItems": 1, "items": message}},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(body: Value) -> Result<Said, Code> {
+        serde_json::from_value::<ChatRequest>(body).unwrap().said().map_err(|error| error.code)
+    }
+
+    fn message(body: Value) -> SendMessage {
+        match said(body) {
+            Ok(Said::Message(message)) => *message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_the_last_message_is_said() {
+        let parts = |text: &str| json!([{"type": "step-start"}, {"type": "text", "text": text}]);
+        let body = json!({
+            "id": "k", "trigger": "submit-message", "messageId": null, "own": {"field": 1}, "agent": "echo",
+            "messages": [
+                {"id": "1", "role": "user", "parts": parts("first")},
+                {"id": "2", "role": "assistant", "parts": parts("answer")},
+                {"id": "3", "role": "user", "parts": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            ],
+        });
+        let message = message(body);
+        assert_eq!((message.text.as_deref(), message.client_id.as_deref()), (Some("a\nb"), Some("3")));
+        assert_eq!(message.agent.as_deref(), Some("echo"));
+    }
+
+    #[test]
+    fn older_and_shorter_forms_are_taken() {
+        for body in [
+            json!({"text": "hi"}),
+            json!({"prompt": "hi", "text": " "}),
+            json!({"messages": [{"role": "user", "content": "hi"}]}),
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}),
+        ] {
+            assert_eq!(message(body).text.as_deref(), Some("hi"));
+        }
+        let long = json!({"messages": [{"id": "x".repeat(65), "role": "user", "content": "hi"}]});
+        assert_eq!(message(long).client_id, None);
+    }
+
+    #[test]
+    fn files_are_data_urls() {
+        let file = |part: Value| said(json!({"messages": [{"role": "user", "parts": [part]}]}));
+        let png =
+            json!({"type": "file", "mediaType": "image/png", "filename": "a.png", "url": "data:image/png;base64,YWJj"});
+        let Ok(Said::Message(message)) = file(png) else { panic!() };
+        let attachment = |name: &str, media_type: &str, content: &str| Attachment {
+            name: name.into(),
+            media_type: media_type.into(),
+            content_base64: content.into(),
+        };
+        assert_eq!(message.attachments, [attachment("a.png", "image/png", "YWJj")]);
+        let plain = json!({"type": "file", "url": "data:,a%20b"});
+        let Ok(Said::Message(message)) = file(plain) else { panic!() };
+        assert_eq!(message.attachments, [attachment("file-1.plain", "text/plain", "YSBi")]);
+        for bad in ["http://127.0.0.1/x", "data:nothing", ""] {
+            let part = json!({"type": "file", "mediaType": "image/png", "url": bad});
+            assert_eq!(file(part), Err(Code::InvalidAttachment), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_answered_approval_is_an_answer() {
+        let id = ChoiceId::new();
+        let part = |state: &str, approved: Value| {
+            json!({"type": "dynamic-tool", "toolName": "x", "toolCallId": "c", "state": state, "input": {},
+                "approval": {"id": id.to_string(), "approved": approved}})
+        };
+        let last = |part: Value| said(json!({"messages": [{"role": "assistant", "parts": [part]}]}));
+        assert_eq!(last(part("approval-responded", json!(true))), Ok(Said::Answers(vec![(id, true)])));
+        assert_eq!(last(part("approval-responded", json!(false))), Ok(Said::Answers(vec![(id, false)])));
+        assert_eq!(last(part("output-available", json!(true))), Err(Code::MissingText));
+        let other =
+            json!({"type": "dynamic-tool", "state": "approval-responded", "approval": {"id": "x", "approved": true}});
+        assert_eq!(last(other), Err(Code::ChoiceNotFound));
+    }
+
+    #[test]
+    fn nothing_said_is_refused() {
+        for body in [
+            json!({}),
+            json!({"messages": []}),
+            json!({"messages": [{"role": "user", "parts": [{"type": "text", "text": " "}]}]}),
+            json!({"messages": [{"role": "system", "parts": [{"type": "text", "text": "x"}]}]}),
+            json!({"messages": [{"role": "assistant", "parts": [{"type": "text", "text": "x"}]}]}),
+        ] {
+            assert_eq!(said(body.clone()), Err(Code::MissingText), "{body}");
+        }
+    }
 }

@@ -44,9 +44,9 @@ impl Calls {
         self.calls.iter().any(|call| !call.finished)
     }
 
-    /// True when the call was told of already.
-    pub(super) fn knows(&self, id: &str) -> bool {
-        self.calls.iter().any(|call| call.id == id && call.announced)
+    /// Whether the client knows of a call; none for a call that nobody told of.
+    pub(super) fn announced(&self, id: &str) -> Option<bool> {
+        self.calls.iter().rev().find(|call| call.id == id).map(|call| call.announced)
     }
 
     /// The client has not seen any of it: what is still open is announced anew with its next news.
@@ -125,7 +125,8 @@ impl Calls {
         call.finished = true;
         if is_error {
             let (tool_call_id, error_text) = (call.id.as_str(), &text_of(output));
-            Part::ToolOutputError { tool_call_id, error_text, provider_executed: EXECUTED, dynamic: DYNAMIC }.write(out);
+            Part::ToolOutputError { tool_call_id, error_text, provider_executed: EXECUTED, dynamic: DYNAMIC }
+                .write(out);
         } else {
             call.tell_output(output, None, out);
         }
@@ -153,15 +154,18 @@ impl Calls {
         choice.to_owned()
     }
 
-    /// A permission is settled.
-    pub(super) fn choice_settled(&mut self, choice: &str, outcome: &Value, allowed: bool, out: &mut Vec<u8>) {
-        let Some(call) = self.find(choice).filter(|call| call.stands_for_choice && !call.finished) else { return };
+    /// A permission is settled: true when that was the result of a call that was made up for it.
+    pub(super) fn choice_settled(&mut self, choice: &str, outcome: &Value, allowed: bool, out: &mut Vec<u8>) -> bool {
+        let Some(call) = self.find(choice).filter(|call| call.stands_for_choice && !call.finished) else {
+            return false;
+        };
         call.finished = true;
         if allowed {
             call.tell_output(outcome, None, out);
         } else {
             Part::ToolOutputDenied { tool_call_id: &call.id }.write(out);
         }
+        true
     }
 }
 
@@ -172,7 +176,8 @@ impl Call {
         }
         self.announced = true;
         let (tool_call_id, tool_name, title) = (self.id.as_str(), self.name.as_str(), self.title_for(version));
-        Part::ToolInputStart { tool_call_id, tool_name, provider_executed: EXECUTED, dynamic: DYNAMIC, title }.write(out);
+        Part::ToolInputStart { tool_call_id, tool_name, provider_executed: EXECUTED, dynamic: DYNAMIC, title }
+            .write(out);
     }
 
     /// The client knows it with its input.
@@ -189,7 +194,8 @@ impl Call {
         let input = if self.input.is_null() { &none } else { &self.input };
         let (tool_call_id, tool_name, title) = (self.id.as_str(), self.name.as_str(), self.title_for(version));
         let provider_executed = EXECUTED;
-        Part::ToolInputAvailable { tool_call_id, tool_name, input, provider_executed, dynamic: DYNAMIC, title }.write(out);
+        Part::ToolInputAvailable { tool_call_id, tool_name, input, provider_executed, dynamic: DYNAMIC, title }
+            .write(out);
     }
 
     fn tell_output(&self, output: &Value, preliminary: Option<bool>, out: &mut Vec<u8>) {
