@@ -18,22 +18,22 @@ async fn transport(packages: &str, version: &str) {
 
 #[tokio::test]
 async fn the_oldest_release() {
-    transport("ai-5.0.0", "5.0.0").await;
+    transport("use-chat-5.0.0", "5.0.0").await;
 }
 
 #[tokio::test]
 async fn the_newest_5() {
-    transport("ai-5", "5").await;
+    transport("use-chat-5", "5").await;
 }
 
 #[tokio::test]
 async fn the_newest_6() {
-    transport("ai-6", "6").await;
+    transport("use-chat-6", "6").await;
 }
 
 #[tokio::test]
 async fn the_newest_7() {
-    transport("ai-7", "7").await;
+    transport("use-chat-7", "7").await;
 }
 
 #[tokio::test]
@@ -41,6 +41,6 @@ async fn the_example() {
     let server = TestGateway::start();
     let arguments =
         [&server.url(""), "web:alice", "/script {\"tool\": {\"name\": \"bash\"}, \"text\": \"Hello there\"}"];
-    let told = run::node("ai-6", "examples/use-chat/chat.mjs", &arguments).await;
+    let told = run::node("use-chat-6", "examples/use-chat/chat.mjs", &arguments).await;
     assert_eq!(told, "[bash: output-available]\nHello there\n");
 }
