@@ -1,12 +1,9 @@
 //! The Vercel AI SDK, from its oldest release with this protocol to the newest of each major: transport and reader in Node,
 //! and `useChat` in a browser.
 
-use std::{net::TcpListener, time::Duration};
+use std::net::TcpListener;
 
-use crate::{
-    gateway::{TestGateway, in_time},
-    run,
-};
+use crate::{gateway::TestGateway, run};
 
 /// All scenarios of `ui_message.mjs` with one version of the package.
 async fn transport(packages: &str, version: &str) {
@@ -43,4 +40,38 @@ async fn the_example() {
         [&server.url(""), "web:alice", "/script {\"tool\": {\"name\": \"bash\"}, \"text\": \"Hello there\"}"];
     let told = run::node("use-chat-6", "examples/use-chat/chat.mjs", &arguments).await;
     assert_eq!(told, "[bash: output-available]\nHello there\n");
+}
+
+/// A page with `useChat` of one version, in a browser.
+async fn page(packages: &str, version: &str) {
+    // Free when it was asked for; the driver takes it.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let origins = format!("[\"http://127.0.0.1:{port}\"]");
+    let server = TestGateway::with(&[("GREENROOM_SERVER__ALLOWED_ORIGINS", &origins)]);
+    let (page, packages) = (run::file("tests/clients/use_chat.jsx"), run::set(packages));
+    let url = server.url("");
+    let arguments = [&url, &port, page.to_str().unwrap(), packages.to_str().unwrap(), version];
+    let told = run::node("page", "tests/clients/use_chat.mjs", &arguments).await;
+    assert!(told.contains("ok 8 cuts") && told.contains("ok stopping"), "{told}");
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn use_chat_of_the_oldest_release() {
+    page("use-chat-5.0.0", "5.0.0").await;
+}
+
+#[tokio::test]
+async fn use_chat_of_5() {
+    page("use-chat-5", "5").await;
+}
+
+#[tokio::test]
+async fn use_chat_of_6() {
+    page("use-chat-6", "6").await;
+}
+
+#[tokio::test]
+async fn use_chat_of_7() {
+    page("use-chat-7", "7").await;
 }

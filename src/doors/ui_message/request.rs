@@ -26,7 +26,6 @@ const MAX_CLIENT_ID: usize = 64;
 #[schemars(extend("allOf" = [{"anyOf": [said("text"), said("prompt"), messages()]}]))]
 pub struct ChatRequest {
     /// The session key, where the path does not have it.
-    #[schemars(length(max = 200), regex(pattern = "^[A-Za-z0-9._:@-]+$"))]
     pub id: Option<String>,
     /// The conversation as the client has it; the last message is what is said.
     pub messages: Option<Vec<ChatMessage>>,
@@ -74,12 +73,12 @@ pub struct ChatMessage {
     /// What it is made of.
     pub parts: Vec<ChatPart>,
     /// The same in older clients: a text, or parts.
-    #[schemars(with = "Option<String>")]
     content: Option<Content>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(inline)]
 enum Content {
     Text(String),
     Parts(Vec<ChatPart>),
