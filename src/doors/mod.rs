@@ -6,3 +6,4 @@
 
 pub mod ag_ui;
 pub mod narration;
+pub mod ui_message;

@@ -50,6 +50,7 @@ pub use self::{
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
+    rejoin::TurnPlace,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},

@@ -9,6 +9,7 @@ mod audit;
 mod body;
 mod boundary;
 mod caller;
+mod chat;
 mod choices;
 mod cookie;
 mod docs;
@@ -106,6 +107,10 @@ fn route_all(app: &mut Routes<'_>) {
     // Paths are tried in this order, so the ones that are called most come first.
     session("/messages").get(messages::list).post(messages::send).add(app);
     session("/messages/{id}").get(messages::get).add(app);
+    session("/chat").post(chat::chat_with).add(app);
+    session("/chat/stream").stream(chat::resume_in).add(app);
+    At::new("/v1/chat").post(chat::chat).add(app);
+    At::new("/v1/chat/{key}/stream").stream(chat::resume).add(app);
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);

@@ -13,3 +13,4 @@ mod ag_ui;
 mod cuts;
 mod examples;
 mod run;
+mod ui_message;

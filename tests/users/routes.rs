@@ -86,6 +86,11 @@ const TABLE: &[Row] = &[
     ("GET /v1/sessions/{key}/messages", Viewer, none, 200),
     ("POST /v1/sessions/{key}/messages", Owner, || json!({"text": "x"}), 202),
     ("GET /v1/sessions/{key}/messages/{id}", Viewer, none, 200),
+    ("POST /v1/sessions/{key}/chat", Owner, || json!({"text": "x"}), 200),
+    ("GET /v1/sessions/{key}/chat/stream", Viewer, none, 204),
+    ("POST /v1/chat", Write, || json!({"id": format!("chat:{}", uuid::Uuid::now_v7()), "text": "x"}), 200),
+    // Nothing runs: the same whether the session is there, or to be seen.
+    ("GET /v1/chat/{key}/stream", Read, none, 204),
     ("POST /v1/sessions/{key}/reset", Owner, none, 200),
     ("POST /v1/sessions/{key}/reload", Owner, none, 200),
     ("POST /v1/sessions/{key}/continue", Owner, || json!({"text": "x", "profile": "y"}), 202),

@@ -211,11 +211,14 @@ impl Narrator for AgUi {
         }
     }
 
-    fn pause(&mut self, out: &mut Vec<u8>) -> bool {
+    fn pause(&mut self, out: &mut Vec<u8>) {
         self.settle_question(None, out);
         if self.is_behind() {
             self.begin(out);
         }
+    }
+
+    fn is_over(&self) -> bool {
         self.is_over
     }
 

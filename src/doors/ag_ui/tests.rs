@@ -51,7 +51,8 @@ fn run(telling: Telling, events: &[EventBody]) -> Vec<Value> {
     for body in events {
         narrator.event(&event(body.clone()), &mut out);
     }
-    if !narrator.pause(&mut out) {
+    narrator.pause(&mut out);
+    if !narrator.is_over() {
         narrator.finish(&mut out);
     }
     let told = read(&out);

@@ -21,6 +21,7 @@
 //! in both directions; after a change `cargo run -- openapi > docs/openapi.json` renews the copy that is kept.
 
 mod accounts;
+mod chat;
 mod choices;
 mod document;
 mod doors;
@@ -51,6 +52,7 @@ pub fn document() -> Value {
     messages::describe(&mut doc);
     turns::describe(&mut doc);
     choices::describe(&mut doc);
+    chat::describe(&mut doc);
     events::describe(&mut doc);
     doors::describe(&mut doc);
     operate::describe(&mut doc);
