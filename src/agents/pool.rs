@@ -38,7 +38,8 @@ struct Seats {
 }
 
 struct Seat {
-    owner: Recipient<ReleaseAgent>,
+    /// Who is asked to let go; none for one that is never idle.
+    owner: Option<Recipient<ReleaseAgent>>,
     /// Since when nothing runs on it; none while something does.
     idle_since: Option<Instant>,
     asked: bool,
@@ -62,11 +63,12 @@ impl Pool {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place. `owner` is asked to let go when others wait and its agent is idle.
+    /// Waits for a place. `owner` is asked to let go when others wait and its agent is idle; one that lets go as soon as
+    /// nothing runs needs none.
     ///
     /// # Errors
     /// Only when the pool is closed, which it never is while the server runs.
-    pub async fn acquire(&self, owner: Recipient<ReleaseAgent>) -> Result<Lease, tokio::sync::AcquireError> {
+    pub async fn acquire(&self, owner: Option<Recipient<ReleaseAgent>>) -> Result<Lease, tokio::sync::AcquireError> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
             Err(_full) => {
@@ -120,7 +122,9 @@ impl Pool {
         if let Some((_, seat)) = longest {
             seat.asked = true;
             // A notice about lifecycle: it must not be lost to a full mailbox.
-            seat.owner.do_send(ReleaseAgent);
+            if let Some(owner) = &seat.owner {
+                owner.do_send(ReleaseAgent);
+            }
             return true;
         }
         false

@@ -5,3 +5,4 @@
 //! write. What the doors share is here: the turn as a stream of events, and pieces as a body of server-sent events.
 
 pub mod narration;
+pub mod openai;
