@@ -204,15 +204,15 @@ mod tests {
         let (asked, mut heard) = mpsc::unbounded_channel();
         let owner = |name| Owner(asked.clone(), name).start().recipient();
         let pool = Pool::new(3);
-        let works = pool.acquire(owner("works")).await.unwrap();
-        let older = pool.acquire(owner("older")).await.unwrap();
-        let newer = pool.acquire(owner("newer")).await.unwrap();
+        let works = pool.acquire(Some(owner("works"))).await.unwrap();
+        let older = pool.acquire(Some(owner("older"))).await.unwrap();
+        let newer = pool.acquire(Some(owner("newer"))).await.unwrap();
         older.idle();
         newer.idle();
         assert_eq!(pool.in_use(), 3);
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner("waits"));
-            async move { pool.acquire(owner).await.unwrap() }
+            async move { pool.acquire(Some(owner)).await.unwrap() }
         });
         assert_eq!(heard.recv().await, Some("older"));
         drop(older);
@@ -222,7 +222,7 @@ mod tests {
         newer.busy();
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner("last"));
-            async move { pool.acquire(owner).await.unwrap() }
+            async move { pool.acquire(Some(owner)).await.unwrap() }
         });
         tokio::task::yield_now().await;
         works.idle();
@@ -238,17 +238,17 @@ mod tests {
         let (asked, _heard) = mpsc::unbounded_channel();
         let owner = || Owner(asked.clone(), "x").start().recipient();
         let pool = Pool::new(1);
-        let only = pool.acquire(owner()).await.unwrap();
+        let only = pool.acquire(Some(owner())).await.unwrap();
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner());
-            async move { pool.acquire(owner).await.map(drop) }
+            async move { pool.acquire(Some(owner)).await.map(drop) }
         });
         tokio::task::yield_now().await;
         waits.abort();
         assert!(waits.await.is_err());
         assert_eq!(pool.seats().waiting, 0);
         drop(only);
-        assert!(pool.acquire(owner()).await.is_ok());
+        assert!(pool.acquire(Some(owner())).await.is_ok());
     }
 
     #[actix::test]
@@ -256,8 +256,8 @@ mod tests {
         let (asked, mut heard) = mpsc::unbounded_channel();
         let owner = |name| Owner(asked.clone(), name).start().recipient();
         let pool = Pool::new(2);
-        let works = pool.acquire(owner("works")).await.unwrap();
-        let idle = pool.acquire(owner("idle")).await.unwrap();
+        let works = pool.acquire(Some(owner("works"))).await.unwrap();
+        let idle = pool.acquire(Some(owner("idle"))).await.unwrap();
         idle.idle();
         // Memory of a process below this one is over no bytes at all.
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();

@@ -192,6 +192,10 @@ impl LogLine {
         let (id, method, path) = (self.id.as_str(), self.method.as_str(), self.uri.path());
         let duration_ms = self.at.elapsed().as_millis();
         match error {
+            // How a turn has ended is told where it ends.
+            Some(error) if error.details.contains_key("state") => {
+                log::debug!(request_id = id, method, path, status, duration_ms; "request answered");
+            }
             Some(error) if status >= 500 && error.code != Code::ShuttingDown => log::error!(
                 request_id = id, method, path, status, duration_ms, code = error.code.as_str();
                 "request failed: {}", error.message

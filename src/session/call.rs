@@ -318,6 +318,9 @@ impl Running {
             End::Told(Outcome::Cancelled) | End::Left => (TurnState::Cancelled, Some("cancelled".into()), None),
             End::Stopped => (TurnState::Interrupted, Some("server_stopping".into()), None::<TurnError>),
         };
+        if let Some(TurnError { code, message }) = &error {
+            log::info!(agent = self.call.agent.as_str(), code = code.as_str(); "a call without a session has failed: {message}");
+        }
         self.spend().await;
         let over = EventBody::TurnFinished { state, reason, error, usage: self.usage, summary: None };
         let frame = self.frame(over);

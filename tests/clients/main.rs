@@ -9,4 +9,5 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+mod openai;
 mod run;

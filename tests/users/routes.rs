@@ -66,6 +66,18 @@ const TABLE: &[Row] = &[
     ("GET /v1/sessions", Read, none, 200),
     ("POST /v1/sessions", Write, none, 201),
     ("GET /v1/choices", Read, none, 200),
+    (
+        "POST /v1/chat/completions",
+        Write,
+        || json!({"model": "echo", "messages": [{"role": "user", "content": "x"}]}),
+        200,
+    ),
+    ("POST /v1/responses", Write, || json!({"model": "echo", "input": "x"}), 200),
+    // The id of a token names neither: whoever gets that far is told so.
+    ("GET /v1/responses/{id}", Read, none, 404),
+    ("POST /v1/responses/{id}/cancel", Write, none, 404),
+    ("GET /v1/models", Read, none, 200),
+    ("GET /v1/models/{id:.+}", Read, none, 404),
     ("GET /v1/ws", Read, none, 200),
     ("GET /v1/sessions/{key}", Viewer, none, 200),
     ("PATCH /v1/sessions/{key}", Owner, || json!({"title": "x"}), 200),
@@ -242,7 +254,11 @@ async fn every_route_for_every_caller() {
         let (method, path) = route.split_once(' ').unwrap();
         for (place, who) in EVERYBODY.into_iter().enumerate() {
             let (key, id) = prepare(&house, row * EVERYBODY.len() + place, path).await;
-            let path = path.replace("{key}", &key).replace("{id}", &id).replace("{file}", "swagger-ui.css");
+            let path = path
+                .replace("{key}", &key)
+                .replace("{id}", &id)
+                .replace("{id:.+}", &id)
+                .replace("{file}", "swagger-ui.css");
             let credentials = match who {
                 Who::Nobody => None,
                 Who::WrongScope if matches!(allowed, Read | Viewer) => Some(&writes),

@@ -10,7 +10,7 @@ use super::{
     input::entry,
     refused::{FORMAT, STOP, TOOLS, unsupported},
 };
-use crate::error::ApiError;
+use crate::{error::ApiError, ids::SessionKey};
 
 /// A request for a completion.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -29,6 +29,7 @@ pub struct ChatRequest {
     /// What a stream tells beside the text.
     pub stream_options: Option<StreamOptions>,
     /// The key of the session, where `X-Session-Key` does not say it; made if there is none.
+    #[schemars(with = "Option<SessionKey>")]
     pub user: Option<String>,
     /// True keeps the conversation in a session of its own, where no key is given.
     pub store: Option<bool>,
@@ -129,7 +130,7 @@ fn messages(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "array", "minItems": 1,
         "items": {
-            "type": "object", "required": ["role", "content"],
+            "type": "object", "required": ["role"],
             "properties": {
                 "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool"]},
                 "content": super::content_form(),

@@ -19,7 +19,7 @@ use crate::{error::ApiError, protocol::Role};
 pub fn entry(value: Value, at: &str) -> Result<Option<Said>, ApiError> {
     let Value::Object(mut item) = value else { return Err(invalid(at, "an object")) };
     let kind = match item.remove("type") {
-        None | Some(Value::Null) => "message".to_owned(),
+        None => "message".to_owned(),
         Some(Value::String(kind)) => kind,
         Some(_) => return Err(invalid(&format!("{at}.type"), "a text")),
     };

@@ -46,13 +46,31 @@ fn json_text(text: &str, out: &mut Vec<u8>) {
 
 /// The form of a message's content.
 fn content_form() -> serde_json::Value {
-    let kinds = ["text", "input_text", "output_text", "refusal", "image_url", "input_image", "file", "input_file"];
-    let about = "A part: a text, or an image or file as a `data:` URL in base64.";
-    let part = serde_json::json!({
-        "description": about, "type": "object", "required": ["type"],
-        "properties": {"type": {"type": "string", "enum": kinds}},
-    });
-    serde_json::json!({"anyOf": [{"type": "string"}, {"type": "null"}, {"type": "array", "items": part}]})
+    use serde_json::json;
+    let url = json!({"type": "string", "pattern": "^data:[a-z]+/[a-z0-9.+-]+;base64,([A-Za-z0-9+/]{4})+$"});
+    let part = |kinds: &[&str], fields: serde_json::Value| {
+        let mut properties = json!({"type": {"enum": kinds}});
+        let mut required = vec!["type".to_owned()];
+        if let (Some(all), Some(fields)) = (properties.as_object_mut(), fields.as_object()) {
+            required.extend(fields.keys().cloned());
+            all.extend(fields.clone());
+        }
+        json!({"type": "object", "required": required, "properties": properties})
+    };
+    let image = json!({"type": "object", "required": ["url"], "properties": {"url": url}});
+    let file = json!({"type": "object", "required": ["file_data"], "properties": {"file_data": url}});
+    let parts = json!([
+        part(&["text", "input_text", "output_text"], json!({"text": {"type": "string"}})),
+        part(&["refusal"], json!({"refusal": {"type": "string"}})),
+        part(&["image_url"], json!({"image_url": image})),
+        part(&["input_image"], json!({"image_url": url})),
+        part(&["file"], json!({"file": file})),
+        part(&["input_file"], json!({"file_data": url})),
+    ]);
+    let about = "A text; or parts of text, images and files, which come as `data:` URLs in base64.";
+    json!({"description": about, "anyOf": [
+        {"type": "string"}, {"type": "null"}, {"type": "array", "items": {"anyOf": parts}},
+    ]})
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     input::entry,
     refused::{FORMAT, TOOLS, invalid, unsupported},
 };
-use crate::{error::ApiError, protocol::Role};
+use crate::{error::ApiError, ids::SessionKey, protocol::Role};
 
 /// A request for a response.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
@@ -36,6 +36,7 @@ pub struct ResponseRequest {
     #[schemars(schema_with = "key_or_object")]
     pub conversation: Option<Value>,
     /// The key of the session, where neither `X-Session-Key` nor `conversation` says it.
+    #[schemars(with = "Option<SessionKey>")]
     pub user: Option<String>,
     /// True keeps the conversation in a session of its own, where no key is given.
     pub store: Option<bool>,
@@ -73,6 +74,9 @@ impl ResponseRequest {
             }
             () if self.background == Some(true) && self.stream == Some(true) => {
                 ("background", "in the background nothing is streamed; leave out one of the two")
+            }
+            () if self.text.as_ref().is_some_and(|text| !text.is_null() && !text.is_object()) => {
+                return Err(invalid("text", "an object"));
             }
             () => return Ok(()),
         };
@@ -117,7 +121,7 @@ impl ResponseRequest {
 
 fn input(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let item = serde_json::json!({
-        "type": "object", "required": ["role", "content"],
+        "type": "object", "required": ["role"],
         "properties": {
             "type": {"const": "message"},
             "role": {"type": "string", "enum": ["system", "developer", "user", "assistant"]},
@@ -130,12 +134,12 @@ fn input(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-fn key_or_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+fn key_or_object(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let key = generator.subschema_for::<SessionKey>();
     schemars::json_schema!({
         "description": "The key of the session, or an object with it as `id`; made if there is none.",
         "anyOf": [
-            {"type": "string"}, {"type": "null"},
-            {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+            key, {"type": "null"}, {"type": "object", "required": ["id"], "properties": {"id": key}},
         ],
     })
 }

@@ -26,6 +26,7 @@ mod document;
 mod events;
 mod frames;
 mod messages;
+mod openai;
 mod operate;
 mod operation;
 mod refusals;
@@ -51,6 +52,7 @@ pub fn document() -> Value {
     turns::describe(&mut doc);
     choices::describe(&mut doc);
     events::describe(&mut doc);
+    openai::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }
