@@ -9,5 +9,9 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+#[path = "../support/mock_llm/mod.rs"]
+mod mock_llm;
+
 mod openai;
+mod openai_calls;
 mod run;

@@ -42,7 +42,8 @@ async fn calls_without_a_session_answer_and_leave_none() {
     all(&server, "none", &["completions", "responses", "models"]).await;
     all_python(&server, "none", &["completions", "responses", "models"]).await;
     assert_eq!(sessions(&server).await, Vec::<String>::new());
-    let feed = server.get("/v1/events?after=0&types=turn.").await.ok(200);
+    let feed = server.request("GET", "/v1/events?after=0&types=turn.").header("accept", "application/json");
+    let feed = server.send(feed).await.ok(200);
     assert_eq!(feed["data"], json!([]), "a call that leaves no session leaves no events either");
     server.assert_quiet();
 }
