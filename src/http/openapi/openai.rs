@@ -146,7 +146,7 @@ fn response() -> Value {
         "properties": {
             "id": {"type": "string"}, "object": {"const": "response"}, "created_at": {"type": "integer"},
             "status": {"enum": statuses}, "model": {"type": "string"},
-            "output": {"description": "Items of type `reasoning` and `message`, in order.", "type": "array"},
+            "output": {"description": "Items of type `reasoning` and `message`, in order.", "type": "array", "items": {"type": "object"}},
             "conversation": {"description": "The session, by its key as `id`; null where nothing is kept.", "type": ["object", "null"]},
             "previous_response_id": {"type": ["string", "null"]},
             "error": {"type": ["object", "null"]}, "usage": {"type": ["object", "null"]},
