@@ -78,9 +78,8 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
-        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record, owner);
+            return self.offer(env, message, record);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -96,13 +95,7 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted {
-            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
-            position,
-            steered: false,
-            seq,
-            owner,
-        })
+        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
     }
 
     /// Begins the transcript with what was said elsewhere. The content of files is not kept: it belongs to turns.

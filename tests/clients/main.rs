@@ -12,6 +12,9 @@ mod gateway;
 #[path = "../support/mock_llm/mod.rs"]
 mod mock_llm;
 
+mod ag_ui;
+mod cuts;
+mod examples;
 mod openai;
 mod openai_calls;
 mod run;
