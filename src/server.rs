@@ -20,7 +20,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings},
+    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings, workspace},
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -78,6 +78,7 @@ async fn serve(
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     sweep_processes(&store).await;
+    workspace::sweep_calls(&config);
     let settings = settings(&config);
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.

@@ -11,6 +11,7 @@ mod boundary;
 mod caller;
 mod chat;
 mod choices;
+mod completions;
 mod cookie;
 mod docs;
 mod errors;
@@ -23,10 +24,13 @@ mod list;
 mod login;
 mod messages;
 mod metrics;
+mod models;
+mod openai;
 pub mod openapi;
 mod operate;
 mod params;
 mod path;
+mod responses;
 mod route;
 mod server;
 mod sessions;
@@ -155,6 +159,13 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/choices").get(choices::all).add(app);
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
+
+    At::new("/v1/chat/completions").post(completions::create).add(app);
+    At::new("/v1/responses").post(responses::create).add(app);
+    At::new("/v1/responses/{id}").get(responses::get).add(app);
+    At::new("/v1/responses/{id}/cancel").post(responses::cancel).add(app);
+    At::new("/v1/models").get(models::list).add(app);
+    At::new("/v1/models/{id:.+}").get(models::get).add(app);
 
     At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);

@@ -28,6 +28,7 @@ mod doors;
 mod events;
 mod frames;
 mod messages;
+mod openai;
 mod operate;
 mod operation;
 mod refusals;
@@ -55,6 +56,7 @@ pub fn document() -> Value {
     chat::describe(&mut doc);
     events::describe(&mut doc);
     doors::describe(&mut doc);
+    openai::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }
