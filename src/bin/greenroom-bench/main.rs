@@ -7,6 +7,7 @@ mod baseline;
 mod client;
 mod cold;
 mod crowd;
+mod doors;
 mod fanout;
 mod growth;
 mod latency;
@@ -65,6 +66,8 @@ enum Name {
     Latency,
     /// What is added to an agent's first token, and the CPU of its turn
     Agent,
+    /// The CPU of a turn that is told in another protocol's words
+    Doors,
     /// Acknowledged sends per second
     Sends,
     /// Turns per second
@@ -146,6 +149,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Memory => runtime.block_on(memory::measure(&plan)),
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
+            Name::Doors => runtime.block_on(doors::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
