@@ -74,6 +74,9 @@ async fn serve(
 ) -> io::Result<()> {
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A limit on the size of files (`ulimit -f`) is then an error of the write, as a full disk is, and not the end of
+    // the process. Being taken is all that it needs.
+    let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     sweep_processes(&store).await;
     let settings = settings(&config);
     let day_sums = DaySums::default();

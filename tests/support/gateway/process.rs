@@ -105,8 +105,15 @@ impl TestGateway {
         kilobytes * 1024
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
         self.process.as_ref().expect("it runs").group
+    }
+
+    /// The URL of its database.
+    pub fn database(&self) -> String {
+        let given = self.environment.iter().find(|(name, _)| name == "GREENROOM_DATABASE").map(|(_, url)| url.clone());
+        given.unwrap_or_else(|| format!("sqlite:{}", self.data_dir().join("greenroom.db").display()))
     }
 
     /// Sends a signal to the server alone, as an operator does.
