@@ -91,8 +91,8 @@ impl Application {
     /// Serves until `stop` is ready, then stops in order; `drain` is the gateway's part of it.
     ///
     /// # Errors
-    /// When the server fails.
-    pub async fn run_until_stopped<D: Future<Output = ()>>(
+    /// When the server fails, or `drain` says that something had failed; that is stopped in order all the same.
+    pub async fn run_until_stopped<D: Future<Output = io::Result<()>>>(
         self,
         stop: impl Future<Output = ()>,
         drain: impl FnOnce() -> D,
@@ -103,10 +103,10 @@ impl Application {
             failed = &mut server => return failed.map_err(io::Error::other)?,
             () = stop => {}
         }
-        drain().await;
+        let drained = drain().await;
         self.stopping.cancel();
         handle.stop(true).await;
-        server.await.map_err(io::Error::other)?
+        server.await.map_err(io::Error::other)?.and(drained)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use actix::Actor as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Access,
@@ -24,6 +25,7 @@ use crate::{
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
+    watchdog,
 };
 
 /// How often calls that are older than a day are forgotten.
@@ -36,6 +38,7 @@ const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
 pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     let mut config = config;
     crate::metrics::install().map_err(StartError::Failed)?;
+    watchdog::watch_panics();
     config.store.url = Some(config.database_url());
     let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
     let store = Store::open(&config.store).map_err(|error| failed(&error))?;
@@ -95,22 +98,44 @@ async fn serve(
     let memory = config.pool.max_memory.map(|limit| limit.bytes() as u64).or_else(process::memory::half_of_machine);
     if let Some(limit) = memory {
         let pool = deps.pool.clone();
-        actix::spawn(async move { pool.keep_below(limit).await });
+        actix::spawn(watchdog::keep("memory", move || {
+            let pool = pool.clone();
+            async move { pool.keep_below(limit).await }
+        }));
     }
     let ledger = Arc::clone(&deps.ledger);
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
-    let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
+    // Cancelled when the supervisor is gone, which without a stop only a panic can bring about.
+    let sessions_gone = CancellationToken::new();
+    let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone(), sessions_gone.clone()).start();
     let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready(access.book().is_open());
-    actix::spawn(watch_accounts(gateway.clone()));
-    actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
-    actix::spawn(async move { registry.refresh(ledger).await });
-    actix::spawn(keep_house(store.clone()));
+    actix::spawn(watchdog::keep("accounts", {
+        let gateway = gateway.clone();
+        move || watch_accounts(gateway.clone())
+    }));
+    actix::spawn(watchdog::keep("recovery", {
+        let (supervisor, gateway, primary) = (supervisor.clone(), gateway.clone(), config.session.primary.clone());
+        move || take_up(supervisor.clone(), gateway.clone(), primary.clone())
+    }));
+    actix::spawn(watchdog::keep("agents", move || {
+        let (registry, ledger) = (registry.clone(), Arc::clone(&ledger));
+        async move { registry.refresh(ledger).await }
+    }));
+    actix::spawn(watchdog::keep("housekeeping", {
+        let store = store.clone();
+        move || keep_house(store.clone())
+    }));
+    let failed = sessions_gone.clone();
     let stop = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+            () = failed.cancelled() => log::error!("the supervisor of sessions is gone: the server stops"),
+        }
         log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
         actix::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -121,9 +146,11 @@ async fn serve(
     let drain = || async move {
         let grace = gateway.config().shutdown.grace.0;
         gateway.begin_draining();
+        let failed = sessions_gone.is_cancelled();
         if supervisor.send(DrainAll { grace }).await.is_err() {
             log::error!("the sessions could not be stopped in order: their supervisor is gone");
         }
+        if failed { Err(io::Error::other("a fault inside; the log says what, and a new start takes all up again")) } else { Ok(()) }
     };
     let result = application.run_until_stopped(stop, drain).await;
     for arbiter in &arbiters {

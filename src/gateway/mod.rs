@@ -39,6 +39,7 @@ mod handover;
 mod model;
 mod operate;
 mod quota;
+mod removal;
 mod sessions;
 mod streams;
 mod turns;
