@@ -12,7 +12,7 @@ use rand::{RngExt as _, rngs::StdRng};
 use crate::gateway::{TestGateway, eventually};
 
 /// The variable by which agents and all that they start are known.
-pub const MARK: &str = "GREENROOM_CHAOS_MARK";
+pub const MARK: &str = "CHAOS_MARK";
 
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -177,7 +177,8 @@ async fn by_stream(world: &World, key: &str, once: Option<&str>, body: &Value) -
         last = seq;
         world.saw(key, seq, &data);
         let kind = event["type"].as_str().unwrap();
-        if kind == "turn.queued" {
+        // A text that was offered and is asked for again shows the turn that has taken it.
+        if kind == "turn.queued" && event["data"]["turn"]["client_id"] == body["client_id"] {
             turn = event["turn_id"].as_str().map(str::to_owned);
         }
         ended = kind == "turn.finished";
