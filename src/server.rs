@@ -150,7 +150,11 @@ async fn serve(
         if supervisor.send(DrainAll { grace }).await.is_err() {
             log::error!("the sessions could not be stopped in order: their supervisor is gone");
         }
-        if failed { Err(io::Error::other("a fault inside; the log says what, and a new start takes all up again")) } else { Ok(()) }
+        if failed {
+            Err(io::Error::other("a fault inside; the log says what, and a new start takes all up again"))
+        } else {
+            Ok(())
+        }
     };
     let result = application.run_until_stopped(stop, drain).await;
     for arbiter in &arbiters {

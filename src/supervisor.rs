@@ -115,12 +115,7 @@ impl Supervisor {
     /// A supervisor that spreads sessions over these arbiters and lists them in `directory`. `gone` is cancelled when it
     /// ends, however that comes about.
     #[must_use]
-    pub fn new(
-        deps: Arc<Deps>,
-        arbiters: Vec<ArbiterHandle>,
-        directory: Directory,
-        gone: CancellationToken,
-    ) -> Self {
+    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>, directory: Directory, gone: CancellationToken) -> Self {
         Self {
             deps,
             arbiters,
@@ -456,7 +451,8 @@ pub fn unreadable(key: &SessionKey, error: StoreError) -> ApiError {
         return error.into();
     }
     log::error!(session:% = key, cause:% = error; "a session cannot be read");
-    let message = "What is stored of this session cannot be read. It can be deleted with ?force=true; no other is touched.";
+    let message =
+        "What is stored of this session cannot be read. It can be deleted with ?force=true; no other is touched.";
     ApiError::new(Code::SessionUnreadable, message).with("key", key.as_str())
 }
 

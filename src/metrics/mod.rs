@@ -167,7 +167,10 @@ impl Metrics {
             cut_streams: add(r, IntCounter::new("streams_cut_total", "Streams that were cut: they took nothing."))?,
             stream_bytes: add(
                 r,
-                IntGauge::new("stream_waiting_bytes", "Bytes that wait for streams of sessions, each stream's counted."),
+                IntGauge::new(
+                    "stream_waiting_bytes",
+                    "Bytes that wait for streams of sessions, each stream's counted.",
+                ),
             )?,
             panics: add(r, IntCounter::new("panics_total", "Panics; each was contained."))?,
             watchdog: add(r, counters("watchdog_actions_total", "What watchdogs have put right.", &["action"]))?,

@@ -15,13 +15,13 @@ use crate::{
     world::{Answer, Sent, World, breathe},
 };
 
-const POLICIES: [&str; 8] =
-    ["enqueue", "enqueue", "enqueue", "enqueue", "steer", "interrupt", "reject", "replace"];
+const POLICIES: [&str; 8] = ["enqueue", "enqueue", "enqueue", "enqueue", "steer", "interrupt", "reject", "replace"];
 
 /// Two lines of messages for each session: one with keys, one without.
 pub fn start(world: &Arc<World>, rng: &mut StdRng) -> Vec<JoinHandle<()>> {
     let lines = world.keys.clone().into_iter().flat_map(|key| [(key.clone(), true), (key, false)]);
-    let spawn = |(line, (key, keyed))| tokio::spawn(send_all(Arc::clone(world), key, keyed, line, StdRng::from_rng(rng)));
+    let spawn =
+        |(line, (key, keyed))| tokio::spawn(send_all(Arc::clone(world), key, keyed, line, StdRng::from_rng(rng)));
     lines.enumerate().map(spawn).collect()
 }
 

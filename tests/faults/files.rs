@@ -69,9 +69,10 @@ async fn a_file_that_is_damaged_under_a_server_is_told_and_the_server_lives() {
     // A start has nothing in its caches.
     assert!(server.stop().success());
     server.restart();
-    assert_eq!(server.get("/ready").await.status, 200);
+    eventually("ready", async || (server.get("/ready").await.status == 200).then_some(())).await;
     overwrite(&server, 64);
-    let read = || server.request("GET", "/v1/sessions/k/events?after=0&limit=1000").header("accept", "application/json");
+    let read =
+        || server.request("GET", "/v1/sessions/k/events?after=0&limit=1000").header("accept", "application/json");
     is_unavailable(&server.send(read()).await);
     let why = not_ready(&server).await;
     assert!(why.contains("damaged") && why.contains("restore a backup"), "{why}");
@@ -79,7 +80,7 @@ async fn a_file_that_is_damaged_under_a_server_is_told_and_the_server_lives() {
     // It does not heal by being asked again, and nobody is told that it has.
     is_unavailable(&server.send(read()).await);
     assert_eq!(server.get("/ready").await.status, 503);
-    assert_eq!(server.log().matches("the database is damaged").count(), 1, "told once");
+    assert_eq!(server.log().matches("pool] the database is damaged").count(), 1, "told once");
     assert!(server.stop().success());
 }
 

@@ -24,7 +24,7 @@ fn flooded() -> TestGateway {
     TestGateway::with(&[
         ("GREENROOM_STREAM__FLUSH_INTERVAL", "0s"),
         ("GREENROOM_STREAM__MAX_LAG_BYTES", "256KiB"),
-        ("GREENROOM_STREAM__MAX_LAG", "2s"),
+        ("GREENROOM_STREAM__MAX_LAG", "3s"),
     ])
 }
 
@@ -38,6 +38,7 @@ async fn stalled(address: SocketAddr, path: &str, headers: &str) -> TcpStream {
     stream
 }
 
+const SSE: &str = "accept: text/event-stream\r\nconnection: close\r\n";
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -62,7 +63,9 @@ fn frames(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     while let [first, second, ..] = rest {
         let (skip, length) = match second & 0x7f {
             126 if rest.len() >= 4 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-            127 if rest.len() >= 10 => (10, usize::try_from(u64::from_be_bytes(rest[2..10].try_into().unwrap())).unwrap()),
+            127 if rest.len() >= 10 => {
+                (10, usize::try_from(u64::from_be_bytes(rest[2..10].try_into().unwrap())).unwrap())
+            }
             126 | 127 => break,
             short => (2, usize::from(short)),
         };
@@ -85,9 +88,10 @@ async fn stalled_readers_are_cut_with_a_reason_and_a_cursor_and_nobody_else_lose
     let server = flooded();
     server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
     let path = "/v1/sessions/k/events?after=0";
-    let mut sse = stalled(server.address(), path, "accept: text/event-stream\r\n").await;
+    let mut sse = stalled(server.address(), path, SSE).await;
     let mut socket = stalled(server.address(), "/v1/sessions/k/ws?after=0", UPGRADE).await;
-    let (mut good, mut other) = (Sse::open(&server, path).await, Socket::open(&server, "/v1/sessions/k/ws?after=0").await);
+    let (mut good, mut other) =
+        (Sse::open(&server, path).await, Socket::open(&server, "/v1/sessions/k/ws?after=0").await);
     let subscribers = async || (server.snapshot("k").await["subscribers"] == 4).then_some(());
     eventually("all follow", subscribers).await;
     let before = server.memory();
@@ -95,17 +99,22 @@ async fn stalled_readers_are_cut_with_a_reason_and_a_cursor_and_nobody_else_lose
     let flood = async {
         let mut peak = 0;
         // Much more than all buffers on the way can hold.
-        for _ in 0..40 {
-            server.run("k", play(json!({"deltas": 1000, "bytes": 1000}))).await;
+        for _ in 0..15 {
+            server.run("k", play(json!({"deltas": 200, "bytes": 4000}))).await;
             peak = peak.max(metric(&server, "greenroom_stream_waiting_bytes").await);
         }
-        let cut = async || (metric(&server, "greenroom_streams_cut_total").await == 2).then_some(());
-        eventually("both are cut", cut).await;
         let last = server.run("k", text("the last")).await;
         (peak, last["turn"]["id"].as_str().unwrap().to_owned())
     };
     let done = |event: &Value| event["type"] == "turn.finished" && event["data"]["summary"] == "the last";
-    let (seen, by_socket, (peak, last)) = tokio::join!(good.until(done), other.until(done), flood);
+    // They wake up when they were cut, and before the kernel gives them up.
+    let wake_up = async {
+        let cut = async || (metric(&server, "greenroom_streams_cut_total").await == 2).then_some(());
+        eventually("both are cut", cut).await;
+        tokio::join!(drained(&mut sse), drained(&mut socket))
+    };
+    let (seen, by_socket, (peak, last), (by_sse, by_ws)) =
+        tokio::join!(good.until(done), other.until(done), flood, wake_up);
     is_log(&seen, 1);
     assert_eq!(by_socket, seen, "the others are shown all of it");
     assert_eq!(server.snapshot("k").await["subscribers"], 2);
@@ -114,13 +123,13 @@ async fn stalled_readers_are_cut_with_a_reason_and_a_cursor_and_nobody_else_lose
     assert!(grown < 96, "memory has grown by {grown} MiB");
 
     // Who reads again is told why, and has a cursor to come back with.
-    let text = String::from_utf8_lossy(&drained(&mut sse).await).into_owned();
+    let text = String::from_utf8_lossy(&by_sse).into_owned();
     assert!(text.contains("event: stream.end"), "no reason: {:?}", &text[text.len().saturating_sub(500)..]);
     let end = text.rsplit_once("event: stream.end\ndata: ").unwrap().1.lines().next().unwrap();
     let end: Value = serde_json::from_str(end).unwrap();
     assert_eq!((&end["data"]["reason"], &end["data"]["retry"]), (&json!("too_slow"), &json!(true)));
     let by_sse = numbers(text.lines().filter_map(|line| line.strip_prefix("id: ")).map(|id| id.parse().ok()));
-    let got = frames(&drained(&mut socket).await);
+    let got = frames(&by_ws);
     let (opcode, close) = got.last().unwrap();
     assert_eq!((*opcode, u16::from_be_bytes([close[0], close[1]]), &close[2..]), (8, 1013, b"too_slow".as_slice()));
     let event = |(_, payload): &(u8, Vec<u8>)| serde_json::from_slice::<Value>(payload).ok()?["seq"].as_u64();
@@ -146,10 +155,10 @@ async fn connections_to_nobody_end() {
     server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
     let quiet = metric(&server, "greenroom_http_connections").await;
     let held = [
-        stalled(server.address(), "/v1/sessions/k/events?after=0", "accept: text/event-stream\r\n").await,
+        stalled(server.address(), "/v1/sessions/k/events?after=0", SSE).await,
         stalled(server.address(), "/v1/sessions/k/ws?after=0", UPGRADE).await,
         stalled(server.address(), "/v1/ws", UPGRADE).await,
-        stalled(server.address(), "/v1/events", "accept: text/event-stream\r\n").await,
+        stalled(server.address(), "/v1/events", SSE).await,
     ];
     for _ in 0..20 {
         server.run("k", play(json!({"deltas": 200, "bytes": 5000}))).await;

@@ -5,6 +5,9 @@
 //! that process ends, by return, panic or kill, the shell reads the end of the pipe, stops the server and removes
 //! the folder.
 
+// Not every test binary stops a server.
+#![allow(dead_code)]
+
 use std::{
     env,
     io::{BufRead as _, BufReader},
