@@ -10,6 +10,7 @@ use std::{
 };
 
 use actix::Actor as _;
+use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +81,8 @@ async fn serve(
     // A limit on the size of files (`ulimit -f`) is then an error of the write, as a full disk is, and not the end of
     // the process. Being taken is all that it needs.
     let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
-    sweep_processes(&store).await;
+    let home = home(&config);
+    sweep_processes(&store, &home).await;
     let settings = settings(&config);
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.
@@ -89,7 +91,7 @@ async fn serve(
         day_sums,
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
-        ledger: Arc::new(StoredLedger(store.clone())),
+        ledger: Arc::new(StoredLedger { store: store.clone(), home: home.clone() }),
         access: Arc::clone(&access),
         store: store.clone(),
         registry: registry.clone(),
@@ -220,16 +222,16 @@ async fn watch_accounts(gateway: Gateway) {
 }
 
 /// Kills agent processes that an earlier run left behind.
-async fn sweep_processes(store: &Store) {
-    let left = match store.processes().await {
-        Ok(left) if left.is_empty() => return,
-        Ok(left) => left,
-        Err(error) => return log::error!(error:% = error; "processes of an earlier run could not be looked up"),
-    };
-    let groups = left.clone();
-    let killed = tokio::task::spawn_blocking(move || process::sweep(&groups)).await.unwrap_or(0);
-    if killed > 0 {
-        log::warn!(groups = killed; "agent processes of an earlier run were still there and were killed");
+async fn sweep_processes(store: &Store, home: &str) {
+    let left = store.processes().await.unwrap_or_else(|error| {
+        log::error!(error:% = error; "processes of an earlier run could not be looked up");
+        Vec::new()
+    });
+    let (groups, home) = (left.clone(), home.to_owned());
+    let killed = move || (process::sweep(&groups), process::sweep_unrecorded(&home));
+    let (groups, more) = tokio::task::spawn_blocking(killed).await.unwrap_or((0, 0));
+    if groups > 0 || more > 0 {
+        log::warn!(groups, more; "agent processes of an earlier run were still there and were killed");
     }
     for process in left {
         strike_out(store, process.pgid).await;
@@ -257,12 +259,31 @@ async fn keep_house(store: Store) {
     }
 }
 
+/// What the markers of this server's agent processes begin with: the same for each start on the same data, and another
+/// for any other server. A copy of the database is another one.
+fn home(config: &Config) -> String {
+    let url = config.database_url();
+    let file = url.expose().strip_prefix("sqlite:").map(|path| std::path::absolute(path).unwrap_or_default());
+    let database = file.map_or_else(|| url.expose().to_owned(), |file| file.display().to_string());
+    let folder = std::path::absolute(config.data_dir()).unwrap_or_default();
+    let hash = Sha256::digest(format!("{database}\n{}", folder.display()));
+    let hex: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}.")
+}
+
 /// Records process groups in the store, beside whoever starts and ends them.
-struct StoredLedger(Store);
+struct StoredLedger {
+    store: Store,
+    home: String,
+}
 
 impl ProcessLedger for StoredLedger {
+    fn home(&self) -> &str {
+        &self.home
+    }
+
     fn started(&self, process: ProcessRecord) {
-        let store = self.0.clone();
+        let store = self.store.clone();
         tokio::spawn(async move {
             let pgid = process.pgid;
             if let Err(error) = store.process_started(process).await {
@@ -272,7 +293,7 @@ impl ProcessLedger for StoredLedger {
     }
 
     fn ended(&self, pgid: i32) {
-        let store = self.0.clone();
+        let store = self.store.clone();
         tokio::spawn(async move { strike_out(&store, pgid).await });
     }
 }

@@ -11,6 +11,8 @@
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
 
 pub mod actor;
+#[cfg(test)]
+mod actor_tests;
 pub mod admission;
 mod backend;
 pub mod budget;

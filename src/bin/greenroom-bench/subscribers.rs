@@ -75,7 +75,7 @@ async fn stall(server: &Server, what: &str, headers: &str) -> Result<Connection,
     socket.set_recv_buffer_size(4096)?;
     let stream = socket.connect(server.address()).await?;
     let mut connection = Connection { stream, buffer: bytes::BytesMut::new() };
-    connection.write(&get(&format!("/v1/sessions/fan/{what}?after=0"), headers)).await?;
+    connection.write(&get(&format!("/v1/sessions/fan/{what}"), headers)).await?;
     Ok(connection)
 }
 
