@@ -4,6 +4,7 @@ use serde_json::{Map, json};
 
 use super::{Gateway, Principal, session_not_found, too_slow};
 use crate::{
+    access::Deed,
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::{Event, EventBody, Frame, frame::Batch},
@@ -20,23 +21,21 @@ impl Gateway {
     pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
         let deleted = async {
             self.may_write(who, key).await?;
-            let owner = self.snapshot(who, key).await?.owner;
+            self.snapshot(who, key).await?;
             self.execute(who, key, false, Command::Delete { force }).await?;
-            Ok(owner)
+            Ok(())
         };
-        let owner = match deleted.await {
+        match deleted.await {
             // Nobody can read it, or whoever opens it fails: nobody has it.
             Err(ApiError { code: Code::SessionUnreadable | Code::AgentError, .. }) if force => {
-                self.remove_unread(who, key).await?
+                self.remove_unread(who, key).await
             }
-            deleted => deleted?,
-        };
-        self.note(who, "session.delete", key, &owner, json!({"force": force}));
-        Ok(())
+            deleted => deleted,
+        }
     }
 
-    /// Deletes a session without reading it: the way out where it cannot be opened. Gives its owner.
-    async fn remove_unread(&self, who: &Principal, key: &SessionKey) -> Result<String, ApiError> {
+    /// Deletes a session without reading it: the way out where it cannot be opened.
+    async fn remove_unread(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
         self.refuse_while_draining()?;
         let removal = self.deps.store.claim_for_removal(key).await?;
         let (claimed, audience) = removal.ok_or_else(|| session_not_found(key))?;
@@ -46,7 +45,8 @@ impl Gateway {
         let at = Timestamp::now();
         let body = EventBody::SessionDeleted { changed: Map::new() };
         let event = Event { seq: claimed.last_seq + 1, body, session: key.clone(), turn_id: None, at };
-        let owner = audience.owner.to_string();
+        let detail = json!({"force": true, "unreadable": true});
+        let deed = Deed { action: "session.delete", session: Some(key), owner: &audience.owner, detail }.by(who);
         let append = Append {
             key: key.clone(),
             epoch: claimed.epoch,
@@ -60,6 +60,7 @@ impl Gateway {
             rules: Vec::new(),
             native_ids: Vec::new(),
             idempotency: Vec::new(),
+            audit: vec![deed],
             spends: Vec::new(),
             audience: Some(audience),
             urgent: true,
@@ -74,6 +75,6 @@ impl Gateway {
             // It is always there.
             self.ensure(who, key).await?;
         }
-        Ok(owner)
+        Ok(())
     }
 }

@@ -8,12 +8,12 @@ use super::{
     Deps, Effective, SessionActor, SessionHandle,
     actor::Origin,
     admission::Admission,
-    command::{Asker, Command, Enqueue},
+    command::{Command, Enqueue},
     day_sums::DaySums,
     messages::{EvictIfIdle, Execute, GetView, SessionStopped},
 };
 use crate::{
-    access::Access,
+    access::{Access, Principal},
     agents::{Registry, pool::Pool, process::Unrecorded},
     config::{Config, Secret},
     protocol::{Policy, TurnState},
@@ -85,7 +85,7 @@ fn message(text: &str) -> Execute {
         once: None,
         request_id: None,
     };
-    Execute(Asker::Anybody, Command::Enqueue(Arc::new(message)))
+    Execute(Arc::new(Principal::local()), Command::Enqueue(Arc::new(message)))
 }
 
 /// Waits until the session's running turn is as wanted.

@@ -5,7 +5,8 @@
 //! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
 //! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `handover`, `turns` (the way of a
-//!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
+//!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`];
+//!   `audit` (what is noted of a command)
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
 //! - over all sessions: [`admission`]
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
@@ -14,6 +15,7 @@ pub mod actor;
 #[cfg(test)]
 mod actor_tests;
 pub mod admission;
+mod audit;
 mod backend;
 pub mod budget;
 pub mod coalesce;

@@ -46,6 +46,8 @@ pub(super) enum Write {
     Append(Box<Append>),
     RememberCall(IdempotencyRecord),
     SweepIdempotency(Timestamp),
+    /// Removes some of the audit's entries from before this moment.
+    SweepAudit(Timestamp),
     ProcessStarted(ProcessRecord),
     ProcessEnded(i32),
     Account(Box<(AccountChange, Option<AuditEntry>)>),
@@ -67,7 +69,8 @@ impl Write {
             | Self::Account(_)
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
-            | Self::Audit(_) => None,
+            | Self::Audit(_)
+            | Self::SweepAudit(_) => None,
         }
     }
 }
@@ -77,7 +80,7 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) => false,
+            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) | Self::SweepAudit(_) => false,
             Self::Claim(_)
             | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
@@ -395,9 +398,8 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
-        Write::Audit(entries) => {
-            entries.iter().try_for_each(|entry| audit::insert(connection, entry)).map(|()| Reply::Done)
-        }
+        Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
+        Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
     }
 }
 

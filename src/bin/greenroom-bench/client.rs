@@ -114,6 +114,13 @@ pub fn post(path: &str, body: &str) -> Vec<u8> {
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
+/// A request with one more header: a whole line, or nothing.
+pub fn header(mut request: Vec<u8>, line: &str) -> Vec<u8> {
+    let behind = find(&request, b"\r\n").map_or(request.len(), |end| end + 2);
+    request.splice(behind..behind, line.bytes());
+    request
+}
+
 /// The bytes of a message to a session.
 pub fn send(key: &str, text: &str) -> Vec<u8> {
     post(&format!("/v1/sessions/{key}/messages"), &serde_json::json!({ "text": text }).to_string())
@@ -123,6 +130,11 @@ pub fn send(key: &str, text: &str) -> Vec<u8> {
 pub fn send_to(key: &str, agent: &str, text: &str) -> Vec<u8> {
     let body = serde_json::json!({ "text": text, "agent": agent });
     post(&format!("/v1/sessions/{key}/messages"), &body.to_string())
+}
+
+/// The same with a pause of so many milliseconds before each delta.
+pub fn script_slowly(key: &str, deltas: usize, pause: usize) -> Vec<u8> {
+    send(key, &format!(r#"/script {{"deltas":{deltas},"bytes":20,"delay_ms":{pause}}}"#))
 }
 
 /// A message that makes the echo agent answer with so many deltas of 20 characters.

@@ -6,12 +6,18 @@ mod agent;
 mod baseline;
 mod client;
 mod cold;
+mod credentials;
+mod crowd;
 mod fanout;
+mod growth;
 mod latency;
 mod layout;
 mod memory;
+mod plot;
 mod process;
 mod report;
+mod scrape;
+mod steady;
 mod streams;
 mod subscribers;
 mod throughput;
@@ -35,6 +41,12 @@ struct Arguments {
     /// Also write the figures of every run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// How long `steady` takes
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Where `steady` draws its plot
+    #[arg(long, value_name = "FILE", default_value = "steady.svg")]
+    svg: PathBuf,
     /// Where databases are made; must be on the disk that is meant [default: beside this program]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
@@ -61,6 +73,10 @@ enum Name {
     Agent,
     /// Acknowledged sends per second
     Sends,
+    /// The rate of calls with a token against that of open mode
+    Credentials,
+    /// GET /metrics with many live sessions
+    Metrics,
     /// Turns per second
     Turns,
     /// Events per second to many subscribers
@@ -71,8 +87,14 @@ enum Name {
     Subscribers,
     /// Many clients that come back at once
     Storm,
+    /// Many live sessions with a WebSocket each, turns in one of a hundred
+    Crowd,
+    /// What calls cost as the log grows
+    Growth,
     /// Table layouts of the event log
     Layout,
+    /// Steady load for `--minutes`; only when named
+    Steady,
 }
 
 /// How much of everything.
@@ -130,7 +152,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::default();
     for &name in Name::value_variants().iter().filter(|name| **name != Name::All) {
-        if !all && !arguments.names.contains(&name) {
+        let named = arguments.names.contains(&name);
+        if !named && (!all || name == Name::Steady) {
             continue;
         }
         eprintln!("measuring {name:?}");
@@ -141,12 +164,17 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
+            Name::Credentials => runtime.block_on(credentials::measure(&plan)),
+            Name::Metrics => runtime.block_on(scrape::measure(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),
             Name::Subscribers => runtime.block_on(subscribers::measure(&plan)),
             Name::Storm => runtime.block_on(subscribers::storm(&plan)),
+            Name::Crowd => runtime.block_on(crowd::measure(&plan)),
+            Name::Growth => runtime.block_on(growth::measure(&plan)),
             Name::Layout => layout::measure(&plan),
+            Name::Steady => runtime.block_on(steady::measure(&plan, arguments.minutes, &arguments.svg)),
         };
         // One measurement that cannot be made is no reason to lose the others.
         report.add(name, rows);
