@@ -40,4 +40,5 @@ pub mod store;
 pub mod supervisor;
 pub mod timestamp;
 pub mod tls;
+pub mod webhooks;
 pub mod ws;

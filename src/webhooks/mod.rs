@@ -1,0 +1,3 @@
+//! Webhooks: the signatures of Standard Webhooks, and the routes by which others send messages.
+
+pub mod signature;
