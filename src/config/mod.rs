@@ -10,6 +10,7 @@ pub mod live;
 mod load;
 pub mod shown;
 mod units;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -20,6 +21,7 @@ pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
+pub use webhooks::{Verify, WebhookConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Inbound webhooks by route.
+    pub webhooks: BTreeMap<String, WebhookConfig>,
 }
 
 /// `[server]`

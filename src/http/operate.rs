@@ -29,6 +29,7 @@ use crate::{
     logs::{self, Line, Tail},
     protocol::frame::EndReason,
     timestamp::Timestamp,
+    webhooks::inbound::{Route, RouteStatus},
 };
 
 /// `GET /v1/config`
@@ -150,8 +151,8 @@ pub struct SocketStats {
 /// The ways in and out.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Channels {
-    /// Inbound webhooks; there are none in this version.
-    webhook_routes: Vec<Value>,
+    /// The routes for inbound webhooks.
+    webhook_routes: Vec<RouteStatus>,
     /// Outbound webhooks; there are none in this version.
     webhook_endpoints: Vec<Value>,
     /// WebSocket connections.
@@ -211,7 +212,8 @@ impl SocketStats {
     }
 }
 
-/// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
+/// `GET /v1/channels/status`: the ways in and out. There are no outbound webhooks in this version, so their list is empty.
 pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
-    web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
+    let webhook_routes = api.gateway.webhook_routes().iter().map(Route::status).collect();
+    web::Json(Channels { webhook_routes, webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
 }

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Time to the head of an answer.
     pub request_duration: HistogramVec,
+    /// Inbound webhooks by route and outcome.
+    pub webhooks: IntCounterVec,
     /// The configured bounds, by setting.
     pub limits: GaugeVec,
     /// Lines in the log ring.
@@ -178,6 +180,7 @@ impl Metrics {
                     &["method", "route"],
                 ),
             )?,
+            webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,
             limits: add(r, GaugeVec::new(Opts::new("limit", "Configured bounds, in base units."), &["setting"]))?,
             log_lines: add(r, IntGauge::new("log_ring_lines", "Lines of the log that are kept in memory."))?,
             log_records: add(r, counters("log_records_total", "Log records.", &["level"]))?,
