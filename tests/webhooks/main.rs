@@ -5,3 +5,7 @@
 
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
+
+mod door;
+mod inbound;
+mod routes;
