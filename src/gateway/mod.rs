@@ -43,6 +43,7 @@ mod sessions;
 mod streams;
 mod turns;
 mod validate;
+mod webhook_endpoints;
 
 pub use self::{
     accounts::LoggedIn,

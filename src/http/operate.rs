@@ -27,7 +27,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::SettingsView,
     logs::{self, Line, Tail},
-    protocol::frame::EndReason,
+    protocol::{frame::EndReason, webhook::Endpoint},
     timestamp::Timestamp,
 };
 
@@ -152,8 +152,8 @@ pub struct SocketStats {
 pub(super) struct Channels {
     /// Inbound webhooks; there are none in this version.
     webhook_routes: Vec<Value>,
-    /// Outbound webhooks; there are none in this version.
-    webhook_endpoints: Vec<Value>,
+    /// Outbound webhooks: all endpoints, the oldest first.
+    webhook_endpoints: Vec<Endpoint>,
     /// WebSocket connections.
     sockets: Sockets,
 }
@@ -211,7 +211,8 @@ impl SocketStats {
     }
 }
 
-/// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
-pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
-    web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
+/// `GET /v1/channels/status`: the ways in and out. There are no inbound webhooks in this version, so their list is empty.
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> Result<web::Json<Channels>, ApiError> {
+    let webhook_endpoints = api.gateway.all_endpoints().await?;
+    Ok(web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints, sockets: api.sockets.now() }))
 }

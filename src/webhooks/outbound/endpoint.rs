@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Why an endpoint that was configured once is disabled.
-const NOT_CONFIGURED: &str = "not_configured";
+pub const NOT_CONFIGURED: &str = "not_configured";
 
 /// An endpoint of the configuration.
 #[derive(Debug, Clone)]

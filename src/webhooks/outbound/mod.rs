@@ -49,7 +49,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use address::{Guard, Refused};
-pub use endpoint::Configured;
+pub use endpoint::{Configured, NOT_CONFIGURED};
 use endpoint::{Active, Load};
 
 use crate::{
@@ -225,6 +225,11 @@ impl Outbound {
         self.count().await?;
         self.load(endpoint).hurry();
         Ok(there)
+    }
+
+    /// What waits for its time at an endpoint is looked at again now.
+    pub fn hurry(&self, endpoint: EndpointId) {
+        self.load(endpoint).hurry();
     }
 
     /// Whether an address may be called, as far as that can be told now: a name that no one knows yet is looked at again
