@@ -5,3 +5,11 @@
 
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
+#[path = "../users/people.rs"]
+#[allow(dead_code, reason = "the tests of users use more of it")]
+mod people;
+
+mod endpoints;
+mod outbound;
+mod receiver;
+mod refused;
