@@ -81,6 +81,8 @@ codes! {
     MissingCredentials, "missing_credentials", "authentication_error", 401;
     /// The credentials are wrong, expired or revoked.
     InvalidCredentials, "invalid_credentials", "authentication_error", 401;
+    /// The signature or secret of a webhook is wrong, or the webhook too old.
+    InvalidSignature, "invalid_signature", "authentication_error", 401;
     /// Visible, but somebody else's.
     NotSessionOwner, "not_session_owner", "permission_error", 403;
     /// The credentials lack a scope.
@@ -89,6 +91,8 @@ codes! {
     OriginNotAllowed, "origin_not_allowed", "permission_error", 403;
     /// The `Host` is neither a loopback name nor a configured one.
     HostNotAllowed, "host_not_allowed", "permission_error", 403;
+    /// A webhook addresses a session that its route does not reach, or its route acts for a user who may not.
+    SessionNotAllowed, "session_not_allowed", "permission_error", 403;
     /// No such session, or not visible to the caller.
     SessionNotFound, "session_not_found", "not_found_error", 404;
     /// No such turn in this session.

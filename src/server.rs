@@ -24,7 +24,7 @@ use crate::{
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
-    webhooks::outbound::Outbound,
+    webhooks::{inbound::Routes, outbound::Outbound},
 };
 
 /// How often calls that are older than a day are forgotten.
@@ -39,6 +39,7 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
     crate::metrics::install().map_err(StartError::Failed)?;
     config.store.url = Some(config.database_url());
     let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+    let routes = Routes::new(&config, &|name| std::env::var(name).ok()).map_err(StartError::Configuration)?;
     let store = Store::open(&config.store).map_err(|error| failed(&error))?;
     let registry = Registry::new(&config).map_err(StartError::Failed)?;
     actix::System::new().block_on(async move {
@@ -47,7 +48,14 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
         if access.book().is_open() && !address.ip().is_loopback() {
             return Err(StartError::Open(address));
         }
-        serve(config, listener, store, registry, Arc::new(access), ready).await.map_err(|error| failed(&error))
+        if let Some(route) = routes.iter().find(|route| !access.book().may_act(&route.owner)) {
+            let (name, owner) = (&route.name, &route.owner);
+            let advice = format!("make it with `greenroom user create {owner}`, or enable it");
+            let line = format!("webhooks.{name}.owner: there is no user {owner} who may act; {advice}");
+            return Err(StartError::Configuration(line));
+        }
+        let rooms = Rooms { store, registry, access: Arc::new(access), routes: Arc::new(routes) };
+        serve(config, listener, rooms, ready).await.map_err(|error| failed(&error))
     })
 }
 
@@ -60,19 +68,24 @@ pub enum StartError {
          out; make one with `greenroom token create --user NAME`, or use 127.0.0.1 or [::1]"
     )]
     Open(std::net::SocketAddr),
+    /// What only the start can tell of the configuration.
+    #[error("configuration: {0}")]
+    Configuration(String),
     /// One line.
     #[error("{0}")]
     Failed(String),
 }
 
-async fn serve(
-    config: Config,
-    listener: TcpListener,
+/// What is open before the server is.
+struct Rooms {
     store: Store,
     registry: Registry,
     access: Arc<Access>,
-    ready: impl FnOnce(bool),
-) -> io::Result<()> {
+    routes: Arc<Routes>,
+}
+
+async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl FnOnce(bool)) -> io::Result<()> {
+    let Rooms { store, registry, access, routes } = rooms;
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     sweep_processes(&store).await;
@@ -102,7 +115,7 @@ async fn serve(
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
     let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
-    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
+    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access), routes);
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready(access.book().is_open());
     actix::spawn(watch_accounts(gateway.clone()));

@@ -9,8 +9,9 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget},
+    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget, Verify, WebhookConfig},
     error::Code,
+    protocol::Policy,
 };
 use serde::Deserialize;
 
@@ -141,6 +142,20 @@ fn whole() -> Config {
         user_day_cost_usd: Some(0.0),
     };
     config.budget.users.insert("NAME".into(), user);
+    let route = WebhookConfig {
+        enabled: true,
+        verify: Some(Verify::Secret),
+        secret: vec![Secret::new("x")],
+        secret_env: vec!["X".into()],
+        prefix: text(),
+        text: text(),
+        session_key: text(),
+        when: text(),
+        agent: text(),
+        policy: Policy::Enqueue,
+        owner: text(),
+    };
+    config.webhooks.insert("ROUTE".into(), route);
     config
 }
 
@@ -204,7 +219,7 @@ fn the_api_names_settings_and_events_that_there_are() {
 #[test]
 fn the_examples_of_configuration_are_good() {
     let mut blocks = 0;
-    for path in ["README.md", "docs/configuration.md"] {
+    for path in ["README.md", "docs/configuration.md", "docs/webhooks.md"] {
         for block in text(path).split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();
             toml::from_str::<Config>(block).unwrap_or_else(|error| panic!("{path}: {error}\n{block}"));

@@ -63,6 +63,8 @@ pub struct Book {
     drawers: HashMap<u64, Vec<Entry>>,
     used: HashMap<TokenId, Arc<Used>>,
     orgs: BTreeSet<String>,
+    /// Users who may act.
+    users: HashSet<String>,
     people: HashMap<String, Person>,
     disabled: HashSet<String>,
 }
@@ -79,8 +81,8 @@ impl Book {
     /// The book of these accounts.
     #[must_use]
     pub fn new(accounts: Accounts) -> Self {
-        let disabled: HashSet<String> =
-            accounts.users.into_iter().filter(|user| user.disabled).map(|user| user.name).collect();
+        let (disabled, users): (Vec<_>, Vec<_>) = accounts.users.into_iter().partition(|user| user.disabled);
+        let disabled: HashSet<String> = disabled.into_iter().map(|user| user.name).collect();
         let mut orgs_of: HashMap<String, Vec<String>> = HashMap::new();
         for (org, user) in accounts.members {
             orgs_of.entry(user).or_default().push(org);
@@ -93,6 +95,7 @@ impl Book {
             orgs: accounts.orgs.into_iter().collect(),
             people: orgs_of.iter().map(|(user, orgs)| (user.clone(), Person { orgs: orgs.clone(), ..Person::default() })).collect(),
             disabled: HashSet::new(),
+            users: users.into_iter().map(|user| user.name).collect(),
         };
         let taken = accounts.tokens.into_iter().filter(|(_, token)| !disabled.contains(&token.user));
         let tokens: HashMap<TokenId, _> = taken.map(|(hash, token)| (token.id, (hash, token))).collect();
@@ -159,6 +162,12 @@ impl Book {
         self.orgs.contains(name)
     }
 
+    /// True when something may be done for that user: it is there and not disabled, or is `local`, whom every server has.
+    #[must_use]
+    pub fn may_act(&self, user: &str) -> bool {
+        user == Principal::LOCAL || self.users.contains(user)
+    }
+
     fn find(&self, hash: SecretHash, cookie: bool, now: Timestamp) -> Option<&Entry> {
         let drawer = self.drawers.get(&hash.drawer())?;
         drawer.iter().find(|entry| entry.hash == hash && entry.cookie == cookie && !entry.is_over(now))
@@ -182,6 +191,8 @@ impl Book {
         let entry = match who.via {
             Via::Open if self.open => return Ok(who.clone()),
             Via::Open => return Err(missing()),
+            Via::Webhook if self.may_act(&who.user) => return Ok(who.clone()),
+            Via::Webhook => return Err(invalid()),
             Via::Token(_, hash) => self.find(hash, false, now),
             Via::Cookie(_, hash) => self.find(hash, true, now),
         };
@@ -314,6 +325,9 @@ mod tests {
         let alice = book.caller("grc_a", true, now).unwrap();
         assert_eq!(book.renew(&alice, now), Ok(alice.clone()));
         assert_eq!(book.renew(&alice, Timestamp(50)).unwrap_err().code, Code::InvalidCredentials);
+        let hook = |user: &str| book.renew(&Principal::webhook(user, None), now).map_err(|error| error.code);
+        assert!(hook("alice").is_ok() && hook("local").is_ok());
+        assert_eq!((hook("bob"), hook("eve")), (Err(Code::InvalidCredentials), Err(Code::InvalidCredentials)));
         let gone = Book::new(Accounts { tokens: Vec::new(), ..accounts() });
         assert_eq!(gone.renew(&alice, now).unwrap_err().code, Code::InvalidCredentials);
         assert!(!gone.is_open(), "the door stays closed");

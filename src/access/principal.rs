@@ -29,6 +29,8 @@ pub struct Principal {
 pub enum Via {
     /// Nothing: open mode.
     Open,
+    /// The signature of a webhook, whose route acts for a user.
+    Webhook,
     /// A token.
     Token(TokenId, SecretHash),
     /// The cookie of a login, which stands for a token.
@@ -40,7 +42,7 @@ impl Via {
     #[must_use]
     pub const fn token(self) -> Option<TokenId> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Webhook => None,
             Self::Token(id, _) | Self::Cookie(id, _) => Some(id),
         }
     }
@@ -60,6 +62,12 @@ impl Principal {
             via: Via::Open,
             ip: None,
         }
+    }
+
+    /// A route for webhooks that acts for a user: with its sessions, and never with more than those.
+    #[must_use]
+    pub fn webhook(user: &str, ip: Option<IpAddr>) -> Self {
+        Self { user: user.into(), scopes: vec![Scope::Read, Scope::Write], orgs: Vec::new(), via: Via::Webhook, ip }
     }
 
     /// True with scope `admin`.

@@ -11,6 +11,7 @@ pub mod live;
 mod load;
 pub mod shown;
 mod units;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -22,6 +23,7 @@ pub use callers::{CallerLimits, CallersConfig};
 pub use delivery::{DeliveryConfig, WebhookEndpointConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
+pub use webhooks::{Verify, WebhookConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +63,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Inbound webhooks by route.
+    pub webhooks: BTreeMap<String, WebhookConfig>,
 }
 
 /// `[server]`

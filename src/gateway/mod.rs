@@ -29,6 +29,7 @@ use crate::{
     },
     store::Page,
     supervisor::{Count, Find, Supervisor},
+    webhooks::inbound::Routes,
 };
 
 mod accounts;
@@ -44,6 +45,7 @@ mod streams;
 mod turns;
 mod validate;
 mod webhook_endpoints;
+mod webhooks;
 
 pub use self::{
     accounts::LoggedIn,
@@ -193,6 +195,7 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
+    routes: Arc<Routes>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -204,9 +207,15 @@ const FIND_ATTEMPTS: usize = 5;
 impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
-    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
+    pub fn new(
+        supervisor: Addr<Supervisor>,
+        directory: Directory,
+        deps: Arc<Deps>,
+        access: Arc<Access>,
+        routes: Arc<Routes>,
+    ) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
-        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access }
+        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access, routes }
     }
 
     /// Who may call.

@@ -12,7 +12,7 @@ use crate::{
     logs,
     protocol::{Choice, ChoiceAnswer, Message, Policy, ResolvedBy, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
-        command::{Command, Done, Enqueue},
+        command::{Command, Done, Enqueue, Once},
         messages::AwaitTurn,
     },
     store::{Page, Paged, TurnRecord},
@@ -27,9 +27,22 @@ impl Gateway {
         &self,
         who: &Principal,
         key: &SessionKey,
-        mut body: SendMessage,
+        body: SendMessage,
         source: &str,
         once: Option<Idempotency>,
+    ) -> Result<Accepted, ApiError> {
+        let once = self.once(who, "messages", key.as_str(), once)?;
+        self.send_once(who, key, body, source, once).await
+    }
+
+    /// The same with a call that must not happen twice in whichever scope.
+    pub(super) async fn send_once(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        mut body: SendMessage,
+        source: &str,
+        once: Option<Once>,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
         validate::envelope(&body)?;
@@ -40,7 +53,6 @@ impl Gateway {
             self.may_write_or_create(who, key).await?;
         }
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
-        let once = self.once(who, "messages", key.as_str(), once)?;
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.sent_before(key, &known.outcome).await;
         }

@@ -42,7 +42,7 @@ macro_rules! body {
                 let (request, payload) = (request.clone(), payload.take());
                 Box::pin(async move {
                     let limits = &Api::of(&request)?.config.limits;
-                    read(&request, payload, limits.$limit.bytes(), limits.head_timeout.0).await.map(Self)
+                    read(&request, payload, limits.$limit.bytes(), limits.head_timeout.0, check_media).await.map(Self)
                 })
             }
         }
@@ -97,12 +97,22 @@ pub(super) fn too_large(limit: usize) -> ApiError {
     ApiError::new(Code::BodyTooLarge, format!("The body is larger than {limit} bytes.")).with("limit", limit)
 }
 
-/// Reads a body of at most `limit` bytes; each piece of it must come within `patience`.
+/// Reads a body of any kind and of at most `limits.max_body`.
+///
+/// # Errors
+/// `body_too_large`, `request_timeout`, `invalid_json` for one that broke off.
+pub(super) async fn read_any(request: &HttpRequest, payload: Payload) -> Result<Bytes, ApiError> {
+    let limits = &Api::of(request)?.config.limits;
+    read(request, payload, limits.max_body.bytes(), limits.head_timeout.0, |_| Ok(())).await
+}
+
+/// Reads a body of at most `limit` bytes, of a kind that `check` takes; each piece of it must come within `patience`.
 async fn read(
     request: &HttpRequest,
     mut payload: Payload,
     limit: usize,
     patience: Duration,
+    check: fn(&HeaderMap) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
     let refuse = |payload, error| {
@@ -116,7 +126,7 @@ async fn read(
     if announced.unwrap_or(0) == 0 && !headers.contains_key(TRANSFER_ENCODING) {
         return Ok(Bytes::new());
     }
-    let media = check_media(headers);
+    let media = check(headers);
     let mut body = BytesMut::new();
     loop {
         let piece = match tokio::time::timeout(patience, payload.next()).await {

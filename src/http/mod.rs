@@ -31,6 +31,7 @@ mod sessions;
 mod sse;
 mod turns;
 mod webhook_endpoints;
+mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -121,6 +122,7 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
     At::new("/v1/login").post(login::log_in).add(app);
     At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/webhooks/{route}").post(webhooks::receive).add(app);
     At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);

@@ -29,6 +29,7 @@ use crate::{
     logs::{self, Line, Tail},
     protocol::{frame::EndReason, webhook::Endpoint},
     timestamp::Timestamp,
+    webhooks::inbound::{Route, RouteStatus},
 };
 
 /// `GET /v1/config`
@@ -150,8 +151,8 @@ pub struct SocketStats {
 /// The ways in and out.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Channels {
-    /// Inbound webhooks; there are none in this version.
-    webhook_routes: Vec<Value>,
+    /// The routes for inbound webhooks.
+    webhook_routes: Vec<RouteStatus>,
     /// Outbound webhooks: all endpoints, the oldest first.
     webhook_endpoints: Vec<Endpoint>,
     /// WebSocket connections.
@@ -211,8 +212,9 @@ impl SocketStats {
     }
 }
 
-/// `GET /v1/channels/status`: the ways in and out. There are no inbound webhooks in this version, so their list is empty.
+/// `GET /v1/channels/status`: the ways in and out.
 pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> Result<web::Json<Channels>, ApiError> {
+    let webhook_routes = api.gateway.webhook_routes().iter().map(Route::status).collect();
     let webhook_endpoints = api.gateway.all_endpoints().await?;
-    Ok(web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints, sockets: api.sockets.now() }))
+    Ok(web::Json(Channels { webhook_routes, webhook_endpoints, sockets: api.sockets.now() }))
 }

@@ -83,6 +83,8 @@ pub struct Metrics {
     pub webhook_attempt: Histogram,
     /// Webhook deliveries that wait.
     pub webhook_backlog: IntGauge,
+    /// Inbound webhooks by route and outcome.
+    pub webhooks: IntCounterVec,
     /// The configured bounds, by setting.
     pub limits: GaugeVec,
     /// Lines in the log ring.
@@ -193,6 +195,7 @@ impl Metrics {
                 Histogram::with_opts(timed("webhook_attempt_seconds", "Time of one attempt at a webhook delivery.", WAITS)),
             )?,
             webhook_backlog: add(r, IntGauge::new("webhook_backlog", "Webhook deliveries that wait."))?,
+            webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,
             limits: add(r, GaugeVec::new(Opts::new("limit", "Configured bounds, in base units."), &["setting"]))?,
             log_lines: add(r, IntGauge::new("log_ring_lines", "Lines of the log that are kept in memory."))?,
             log_records: add(r, counters("log_records_total", "Log records.", &["level"]))?,

@@ -10,3 +10,4 @@
 mod gateway;
 
 mod run;
+mod webhooks;

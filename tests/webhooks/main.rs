@@ -9,7 +9,10 @@ mod gateway;
 #[allow(dead_code, reason = "the tests of users use more of it")]
 mod people;
 
+mod door;
 mod endpoints;
+mod inbound;
 mod outbound;
 mod receiver;
 mod refused;
+mod routes;

@@ -33,6 +33,7 @@ mod server;
 mod sessions;
 mod turns;
 mod webhook_endpoints;
+mod webhooks;
 
 use std::sync::OnceLock;
 
@@ -53,6 +54,7 @@ pub fn document() -> Value {
     choices::describe(&mut doc);
     events::describe(&mut doc);
     webhook_endpoints::describe(&mut doc);
+    webhooks::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }
