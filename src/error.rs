@@ -73,6 +73,8 @@ codes! {
     UnknownAgent, "unknown_agent", "invalid_request_error", 400;
     /// The setting is read at the start only, and cannot change while the server runs.
     SettingNotMutable, "setting_not_mutable", "invalid_request_error", 400;
+    /// A webhook may not be sent to this address; the message says why.
+    UrlNotAllowed, "url_not_allowed", "invalid_request_error", 400;
     /// The primary session cannot be deleted.
     PrimarySession, "primary_session", "invalid_request_error", 400;
     /// Credentials are needed and none came.
@@ -101,6 +103,10 @@ codes! {
     ChoiceNotFound, "choice_not_found", "not_found_error", 404;
     /// No such token of the caller.
     TokenNotFound, "token_not_found", "not_found_error", 404;
+    /// No such webhook endpoint of the caller.
+    EndpointNotFound, "endpoint_not_found", "not_found_error", 404;
+    /// No such delivery to this webhook endpoint.
+    DeliveryNotFound, "delivery_not_found", "not_found_error", 404;
     /// No such path.
     RouteNotFound, "route_not_found", "not_found_error", 404;
     /// The agent does not offer that model or mode.
@@ -125,6 +131,10 @@ codes! {
     TurnNotRetryable, "turn_not_retryable", "conflict_error", 409;
     /// The choice is settled.
     ChoiceAlreadyResolved, "choice_already_resolved", "conflict_error", 409;
+    /// The webhook endpoint is disabled; enable it first.
+    EndpointDisabled, "endpoint_disabled", "conflict_error", 409;
+    /// The webhook endpoint comes from the configuration, and is changed there.
+    EndpointConfigured, "endpoint_configured", "conflict_error", 409;
     /// The body is larger than the limit.
     BodyTooLarge, "body_too_large", "invalid_request_error", 413;
     /// The text has more than 1 048 576 characters.
@@ -141,6 +151,8 @@ codes! {
     TooManySubscribers, "too_many_subscribers", "rate_limit_error", 429;
     /// Too many sessions are live, or the caller has too many.
     TooManySessions, "too_many_sessions", "rate_limit_error", 429;
+    /// The caller has too many webhook endpoints.
+    TooManyEndpoints, "too_many_endpoints", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
     Internal, "internal", "internal_error", 500;
     /// The agent failed.
@@ -180,6 +192,7 @@ impl ApiError {
             | Code::BudgetExceeded
             | Code::TooManySubscribers
             | Code::TooManySessions
+            | Code::TooManyEndpoints
             | Code::StoreUnavailable
             | Code::Overloaded => Some(1),
             Code::ShuttingDown => Some(5),

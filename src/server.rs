@@ -24,7 +24,7 @@ use crate::{
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
-    webhooks::inbound::Routes,
+    webhooks::{inbound::Routes, outbound::Outbound},
 };
 
 /// How often calls that are older than a day are forgotten.
@@ -93,8 +93,10 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.
     day_sums.add(&store.spent_since(day_of(Timestamp::now())).await.map_err(io::Error::other)?);
+    let outbound = Outbound::open(store.clone(), Arc::clone(&access), &config, Vec::new()).await.map_err(io::Error::other)?;
     let deps = Arc::new(Deps {
         day_sums,
+        outbound: outbound.clone(),
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger(store.clone())),
@@ -120,6 +122,7 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
     actix::spawn(async move { registry.refresh(ledger).await });
     actix::spawn(keep_house(store.clone()));
+    let delivering = actix::spawn(outbound.clone().run());
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
@@ -139,6 +142,10 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     let result = application.run_until_stopped(stop, drain).await;
     for arbiter in &arbiters {
         arbiter.stop();
+    }
+    outbound.stop();
+    if delivering.await.is_err() {
+        log::error!("webhooks were not stopped in order");
     }
     access.note_uses().await;
     access.audit.flush().await;

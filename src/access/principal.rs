@@ -101,12 +101,22 @@ impl Principal {
     }
 
     fn sees(&self, owner: &str, visibility: Visibility, org_id: Option<&str>) -> bool {
-        self.is_admin()
-            || owner == self.user
-            || match visibility {
-                Visibility::Private => false,
-                Visibility::Org => org_id.is_some_and(|org| self.orgs.iter().any(|own| own == org)),
-                Visibility::Public => true,
-            }
+        self.is_admin() || is_seen_by(&self.user, &self.orgs, owner, visibility, org_id)
     }
+}
+
+/// True when a user of these organisations, who is no admin, sees a session.
+pub(super) fn is_seen_by(
+    user: &str,
+    orgs: &[String],
+    owner: &str,
+    visibility: Visibility,
+    org_id: Option<&str>,
+) -> bool {
+    owner == user
+        || match visibility {
+            Visibility::Private => false,
+            Visibility::Org => org_id.is_some_and(|org| orgs.iter().any(|own| own == org)),
+            Visibility::Public => true,
+        }
 }

@@ -5,6 +5,7 @@
 mod agents;
 mod budget;
 mod callers;
+mod delivery;
 pub mod known;
 pub mod live;
 mod load;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use agents::{AgentConfig, AgentKind, PromptBy};
 pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
+pub use delivery::{DeliveryConfig, WebhookEndpointConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use units::{Duration, Secret, Size};
 pub use webhooks::{Verify, WebhookConfig};
@@ -49,6 +51,10 @@ pub struct Config {
     pub callers: CallersConfig,
     /// How many tokens and dollars may be used up.
     pub budget: BudgetConfig,
+    /// Outbound webhooks.
+    pub delivery: DeliveryConfig,
+    /// Endpoints of outbound webhooks by name, beside those that users make.
+    pub webhook_endpoints: BTreeMap<String, WebhookEndpointConfig>,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.

@@ -44,6 +44,7 @@ mod sessions;
 mod streams;
 mod turns;
 mod validate;
+mod webhook_endpoints;
 mod webhooks;
 
 pub use self::{

@@ -10,7 +10,7 @@ use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     logs,
-    protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason},
+    protocol::{Choice, ChoiceAnswer, Message, Policy, ResolvedBy, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
         command::{Command, Done, Enqueue, Once},
         messages::AwaitTurn,
@@ -166,9 +166,7 @@ impl Gateway {
             let record = self.stored_turn(key, turn).await?;
             if record.turn.state.is_terminal() {
                 let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
-                let texts = messages.iter().rev().filter(|message| message.role == Role::Assistant);
-                let response = texts.map(|message| message.text()).find(|text| !text.is_empty()).unwrap_or_default();
-                return Ok(Some(Finished { turn: record.turn, response }));
+                return Ok(Some(Finished { turn: record.turn, response: Message::response(&messages) }));
             }
             if tokio::time::Instant::now() >= deadline {
                 return Ok(None);

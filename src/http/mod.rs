@@ -30,6 +30,7 @@ mod server;
 mod sessions;
 mod sse;
 mod turns;
+mod webhook_endpoints;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -149,6 +150,19 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/choices").get(choices::all).add(app);
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
+
+    At::new("/v1/webhook-endpoints").get(webhook_endpoints::list).post(webhook_endpoints::create).add(app);
+    At::new("/v1/webhook-endpoints/{id}")
+        .get(webhook_endpoints::get)
+        .patch(webhook_endpoints::patch)
+        .delete(webhook_endpoints::delete)
+        .add(app);
+    At::new("/v1/webhook-endpoints/{id}/rotate").post(webhook_endpoints::rotate).add(app);
+    At::new("/v1/webhook-endpoints/{id}/test").post(webhook_endpoints::test).add(app);
+    At::new("/v1/webhook-endpoints/{id}/enable").post(webhook_endpoints::enable).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries").get(webhook_endpoints::deliveries).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}").get(webhook_endpoints::delivery).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver").post(webhook_endpoints::redeliver).add(app);
 
     At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);

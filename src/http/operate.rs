@@ -27,7 +27,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::SettingsView,
     logs::{self, Line, Tail},
-    protocol::frame::EndReason,
+    protocol::{frame::EndReason, webhook::Endpoint},
     timestamp::Timestamp,
     webhooks::inbound::{Route, RouteStatus},
 };
@@ -153,8 +153,8 @@ pub struct SocketStats {
 pub(super) struct Channels {
     /// The routes for inbound webhooks.
     webhook_routes: Vec<RouteStatus>,
-    /// Outbound webhooks; there are none in this version.
-    webhook_endpoints: Vec<Value>,
+    /// Outbound webhooks: all endpoints, the oldest first.
+    webhook_endpoints: Vec<Endpoint>,
     /// WebSocket connections.
     sockets: Sockets,
 }
@@ -212,8 +212,9 @@ impl SocketStats {
     }
 }
 
-/// `GET /v1/channels/status`: the ways in and out. There are no outbound webhooks in this version, so their list is empty.
-pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
+/// `GET /v1/channels/status`: the ways in and out.
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> Result<web::Json<Channels>, ApiError> {
     let webhook_routes = api.gateway.webhook_routes().iter().map(Route::status).collect();
-    web::Json(Channels { webhook_routes, webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
+    let webhook_endpoints = api.gateway.all_endpoints().await?;
+    Ok(web::Json(Channels { webhook_routes, webhook_endpoints, sockets: api.sockets.now() }))
 }

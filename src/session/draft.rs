@@ -339,6 +339,8 @@ impl Draft {
             idempotency: self.calls.clone(),
             spends: self.spends.clone(),
             audience: self.state.as_ref().map(|state| Audience::of(&state.record.snapshot)),
+            deliveries: Vec::new(),
+            dropped: Vec::new(),
             urgent,
         }
     }

@@ -18,6 +18,8 @@ mod budgets;
 mod choices;
 mod codec;
 mod connection;
+mod deliveries;
+mod endpoints;
 mod events;
 mod fault;
 mod feed;
@@ -56,6 +58,8 @@ pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
+pub use deliveries::{AttemptRecord, DeliveryWrite, PendingDelivery};
+pub use endpoints::{EndpointChange, EndpointRecord};
 pub use records::*;
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
@@ -104,6 +108,7 @@ struct Inner {
     ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
+    shared: bool,
     /// Held until nothing of this store runs any more.
     lock: Mutex<Option<File>>,
 }
@@ -160,12 +165,14 @@ impl Store {
             health.push(state);
         }
         let timeout = config.timeout.0;
+        let shared = !target.is_sqlite();
         Ok(Self(Arc::new(Inner {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
             health,
             ring,
             pool: Pool::new(target, config.readers, timeout),
+            shared,
             timeout,
             lock: Mutex::new(lock),
         })))
@@ -228,6 +235,12 @@ impl Store {
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting = senders.iter().flat_map(|senders| senders.iter());
         (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
+    }
+
+    /// True when other servers may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

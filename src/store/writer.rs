@@ -14,10 +14,11 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts,
+    AccountChange, Append, AttemptRecord, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, StoreError, accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},
+    deliveries, endpoints,
     fault::Fault,
     feed,
     health::Health,
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     agents::ProcessRecord,
     feed::{Published, Ring},
-    ids::{SessionKey, TokenId},
+    ids::{DeliveryId, SessionKey, TokenId},
     metrics,
     protocol::account::AuditEntry,
     timestamp::Timestamp,
@@ -51,6 +52,11 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
+    Endpoint(Box<EndpointChange>),
+    Delivery(Box<DeliveryWrite>),
+    Attempt(Box<AttemptRecord>),
+    Redeliver(DeliveryId, Timestamp),
+    PurgeDeliveries(Timestamp),
 }
 
 impl Write {
@@ -66,7 +72,12 @@ impl Write {
             | Self::Account(_)
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
-            | Self::Audit(_) => None,
+            | Self::Audit(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Attempt(_)
+            | Self::Redeliver(..)
+            | Self::PurgeDeliveries(_) => None,
         }
     }
 }
@@ -76,13 +87,20 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) => false,
+            Self::SweepIdempotency(_)
+            | Self::TokensUsed(_)
+            | Self::Audit(_)
+            | Self::Attempt(_)
+            | Self::PurgeDeliveries(_) => false,
             Self::Claim(_)
             | Self::RememberCall(_)
             | Self::ProcessStarted(_)
             | Self::ProcessEnded(_)
             | Self::Account(_)
-            | Self::AccountsSeen(_) => true,
+            | Self::AccountsSeen(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Redeliver(..) => true,
         }
     }
 }
@@ -255,6 +273,7 @@ impl Writer {
                 AnyConnection::Postgres(_) => merge::all(connection, lane, writes)?,
             };
             budgets::add(connection, writes, &replies)?;
+            endpoints::count_dropped(connection, writes, &replies)?;
             Ok(replies)
         })
     }
@@ -380,6 +399,11 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Audit(entries) => {
             entries.iter().try_for_each(|entry| audit::insert(connection, entry)).map(|()| Reply::Done)
         }
+        Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
+        Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),
+        Write::Attempt(attempt) => deliveries::note(connection, attempt).map(|()| Reply::Done),
+        Write::Redeliver(id, at) => deliveries::again(connection, *id, *at).map(Reply::Count),
+        Write::PurgeDeliveries(before) => deliveries::purge(connection, *before).map(Reply::Count),
     }
 }
 

@@ -95,6 +95,8 @@ pub fn append(key: &SessionKey, epoch: i64, expected_seq: u64, texts: &[&str]) -
         idempotency: Vec::new(),
         spends: Vec::new(),
         audience: None,
+        deliveries: Vec::new(),
+        dropped: Vec::new(),
         urgent: false,
     }
 }

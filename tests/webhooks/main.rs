@@ -5,7 +5,14 @@
 
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
+#[path = "../users/people.rs"]
+#[allow(dead_code, reason = "the tests of users use more of it")]
+mod people;
 
 mod door;
+mod endpoints;
 mod inbound;
+mod outbound;
+mod receiver;
+mod refused;
 mod routes;

@@ -32,6 +32,7 @@ mod refusals;
 mod server;
 mod sessions;
 mod turns;
+mod webhook_endpoints;
 mod webhooks;
 
 use std::sync::OnceLock;
@@ -52,6 +53,7 @@ pub fn document() -> Value {
     turns::describe(&mut doc);
     choices::describe(&mut doc);
     events::describe(&mut doc);
+    webhook_endpoints::describe(&mut doc);
     webhooks::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
