@@ -145,7 +145,7 @@ async fn who_is_gone_is_disabled_and_the_owner_is_told() {
 #[tokio::test]
 async fn what_is_not_taken_is_given_up_and_then_the_endpoint_is_disabled() {
     let server = server(&[]);
-    let receiver = Receiver::answering(|_| "HTTP/1.1 500 X\r\ncontent-length: 11\r\n\r\nout\tof\norder".into()).await;
+    let receiver = Receiver::answering(|_| "HTTP/1.1 500 X\r\ncontent-length: 12\r\n\r\nout\tof\norder".into()).await;
     let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
     server.run("a", text("x")).await;
     let failed = eventually("the end of the attempts", || async {
