@@ -9,7 +9,10 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget, Verify, WebhookConfig, WebhookEndpointConfig},
+    config::{
+        AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget, Verify, WebhookConfig,
+        WebhookEndpointConfig,
+    },
     error::Code,
     protocol::Policy,
 };
@@ -197,7 +200,8 @@ fn every_setting_has_its_row_and_its_default() {
     let unknown: Vec<&String> = told
         .keys()
         .filter(|key| {
-            !["key", "agents", "webhook_endpoints", "callers.users", "callers.tokens", "budget.users"].contains(&key.as_str())
+            !["key", "agents", "webhook_endpoints", "callers.users", "callers.tokens", "budget.users"]
+                .contains(&key.as_str())
                 && !known.contains_key(*key)
         })
         .collect();

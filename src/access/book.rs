@@ -93,7 +93,10 @@ impl Book {
             drawers: HashMap::new(),
             used: HashMap::new(),
             orgs: accounts.orgs.into_iter().collect(),
-            people: orgs_of.iter().map(|(user, orgs)| (user.clone(), Person { orgs: orgs.clone(), ..Person::default() })).collect(),
+            people: orgs_of
+                .iter()
+                .map(|(user, orgs)| (user.clone(), Person { orgs: orgs.clone(), ..Person::default() }))
+                .collect(),
             disabled: HashSet::new(),
             users: users.into_iter().map(|user| user.name).collect(),
         };
@@ -302,7 +305,8 @@ mod tests {
             org_id: org.map(Into::into),
         };
         let private = of("carol", Visibility::Private, None);
-        let sees = |user: &str, as_admin, audience: &Audience, now| book.follows(user, as_admin, audience, Timestamp(now));
+        let sees =
+            |user: &str, as_admin, audience: &Audience, now| book.follows(user, as_admin, audience, Timestamp(now));
         assert!(sees("carol", false, &private, 1) && !sees("alice", false, &private, 1));
         assert!(sees("alice", true, &private, 99) && !sees("alice", true, &private, 100), "as long as the token lasts");
         assert!(!sees("dave", true, &private, 1), "no admin");
@@ -311,7 +315,9 @@ mod tests {
         assert!(sees("dave", false, &of("carol", Visibility::Public, None), 1));
         assert!(!sees("bob", false, &of("bob", Visibility::Public, None), 1), "disabled");
         let open = Book::new(Accounts::default());
-        assert!(open.follows("local", true, &private, Timestamp(1)) && !open.follows("alice", true, &private, Timestamp(1)));
+        assert!(
+            open.follows("local", true, &private, Timestamp(1)) && !open.follows("alice", true, &private, Timestamp(1))
+        );
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl Gateway {
     }
 
     async fn check_address(&self, url: &str) -> Result<(), ApiError> {
-        let refused = |why: outbound::Refused| ApiError::new(Code::UrlNotAllowed, format!("url: {why}")).with("field", "url");
+        let refused =
+            |why: outbound::Refused| ApiError::new(Code::UrlNotAllowed, format!("url: {why}")).with("field", "url");
         self.deps.outbound.check_address(url).await.map_err(refused)
     }
 

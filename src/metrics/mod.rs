@@ -188,11 +188,19 @@ impl Metrics {
             )?,
             webhook_deliveries: add(
                 r,
-                counters("webhook_deliveries_total", "Attempts at webhook deliveries, and drops, by outcome.", &["outcome"]),
+                counters(
+                    "webhook_deliveries_total",
+                    "Attempts at webhook deliveries, and drops, by outcome.",
+                    &["outcome"],
+                ),
             )?,
             webhook_attempt: add(
                 r,
-                Histogram::with_opts(timed("webhook_attempt_seconds", "Time of one attempt at a webhook delivery.", WAITS)),
+                Histogram::with_opts(timed(
+                    "webhook_attempt_seconds",
+                    "Time of one attempt at a webhook delivery.",
+                    WAITS,
+                )),
             )?,
             webhook_backlog: add(r, IntGauge::new("webhook_backlog", "Webhook deliveries that wait."))?,
             webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,

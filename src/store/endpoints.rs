@@ -11,11 +11,7 @@ use super::{
     schema::{webhook_deliveries, webhook_endpoints},
     writer::{Reply, Write},
 };
-use crate::{
-    config::Secret,
-    ids::EndpointId,
-    timestamp::Timestamp,
-};
+use crate::{config::Secret, ids::EndpointId, timestamp::Timestamp};
 
 /// A webhook endpoint as stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,9 +192,9 @@ pub(super) fn change(connection: &mut AnyConnection, change: &EndpointChange) ->
             diesel::delete(of(id)).execute(connection)?
         }
         EndpointChange::Claim(server, now, until) => {
-            let free = webhook_endpoints::table
-                .filter(webhook_endpoints::disabled_reason.is_null())
-                .filter(webhook_endpoints::claimed_until.lt(now.0).or(webhook_endpoints::claimed_by.eq(server.clone())));
+            let free = webhook_endpoints::table.filter(webhook_endpoints::disabled_reason.is_null()).filter(
+                webhook_endpoints::claimed_until.lt(now.0).or(webhook_endpoints::claimed_by.eq(server.clone())),
+            );
             let values =
                 (webhook_endpoints::claimed_by.eq(server.clone()), webhook_endpoints::claimed_until.eq(until.0));
             diesel::update(free).set(values).execute(connection)?

@@ -14,7 +14,8 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, AttemptRecord, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, StoreError, accounts,
+    AccountChange, Append, AttemptRecord, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, StoreError,
+    accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},

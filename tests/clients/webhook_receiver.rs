@@ -44,7 +44,8 @@ async fn the_official_library_believes_what_is_delivered_and_nothing_else() {
     };
     eventually("all of them are taken", delivered).await;
     let forged = server.request("POST", "/").json(&json!({"type": "x"}));
-    let forged = forged.header("webhook-id", "msg_1").header("webhook-timestamp", "1").header("webhook-signature", "v1,x");
+    let forged =
+        forged.header("webhook-id", "msg_1").header("webhook-timestamp", "1").header("webhook-signature", "v1,x");
     let (client, request) = forged.build_split();
     let mut request = request.unwrap();
     *request.url_mut() = url.parse().unwrap();

@@ -54,7 +54,12 @@ fn delivery(endpoint: EndpointId, key: &SessionKey, seq: u64) -> DeliveryWrite {
     }
 }
 
-fn attempt(delivery: DeliveryId, endpoint: EndpointId, error: Option<&str>, next_at: Option<Timestamp>) -> AttemptRecord {
+fn attempt(
+    delivery: DeliveryId,
+    endpoint: EndpointId,
+    error: Option<&str>,
+    next_at: Option<Timestamp>,
+) -> AttemptRecord {
     let status = Some(if error.is_some() { 500 } else { 204 });
     let error = error.map(Into::into);
     AttemptRecord { id: delivery, endpoint, at: NOW, ended_at: NOW, status, error, next_at, disables: None }
@@ -74,9 +79,13 @@ pub async fn endpoints_come_back_as_they_were_written(db: Database) {
     assert_eq!(listed, [first.clone(), second.clone()]);
     assert_eq!(store.endpoints_page(Some("bob"), &ALL).await.unwrap().data, [second.clone()]);
     assert_eq!(store.endpoints_page(None, &ALL).await.unwrap().data.len(), 2);
-    assert!(store.change_endpoints(EndpointChange::Insert(Box::new(endpoint(Some("ci"))))).await.is_err(), "one of a name");
+    assert!(
+        store.change_endpoints(EndpointChange::Insert(Box::new(endpoint(Some("ci"))))).await.is_err(),
+        "one of a name"
+    );
 
-    let mut changed = EndpointRecord { types: vec!["a".into()], sessions: None, url: "https://o/".into(), ..first.clone() };
+    let mut changed =
+        EndpointRecord { types: vec!["a".into()], sessions: None, url: "https://o/".into(), ..first.clone() };
     changed.updated_at = later(1);
     changed.secret = Some(Secret::new("whsec_third"));
     store.change_endpoints(EndpointChange::Define(Box::new(changed.clone()))).await.unwrap();
@@ -101,9 +110,8 @@ pub async fn one_server_at_a_time_delivers_to_an_endpoint(db: Database) {
     insert(&store, &one).await;
     insert(&store, &two).await;
     let claim = |server: &str, now: Timestamp, until: Timestamp| EndpointChange::Claim(server.into(), now, until);
-    let holders = || async {
-        store.endpoints().await.unwrap().into_iter().map(|(_, server)| server).collect::<Vec<_>>()
-    };
+    let holders =
+        || async { store.endpoints().await.unwrap().into_iter().map(|(_, server)| server).collect::<Vec<_>>() };
     assert_eq!(store.change_endpoints(claim("a", later(0), later(20))).await.unwrap(), 2);
     assert_eq!(store.change_endpoints(claim("b", later(10), later(30))).await.unwrap(), 0);
     assert_eq!(store.change_endpoints(claim("a", later(11), later(31))).await.unwrap(), 2, "renewed");
@@ -196,10 +204,8 @@ pub async fn a_reply_has_the_final_text(db: Database) {
     let mut texts = [message("first"), message("It is \"done\"\u{0}.")];
     texts.iter_mut().for_each(|text| text.turn_id = Some(done.turn.id));
     last.messages = numbered(record.snapshot.id, 1, texts);
-    last.deliveries = vec![DeliveryWrite {
-        answers: Some((record.snapshot.id, done.turn.id)),
-        ..delivery(to.id, &key("k"), 2)
-    }];
+    last.deliveries =
+        vec![DeliveryWrite { answers: Some((record.snapshot.id, done.turn.id)), ..delivery(to.id, &key("k"), 2) }];
     store.append(last).await.unwrap();
     let body = store.next_delivery(to.id).await.unwrap().unwrap().body;
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -272,7 +272,14 @@ async fn every_route_for_every_caller() {
         let (method, path) = route.split_once(' ').unwrap();
         for (place, who) in EVERYBODY.into_iter().enumerate() {
             let (key, id) = prepare(&house, row * EVERYBODY.len() + place, path).await;
+            let delivery = if path.contains("{delivery}") {
+                let test = format!("/v1/webhook-endpoints/{id}/test");
+                str_of(&house.post(&house.alice, &test, json!({})).await.ok(202), "id").to_owned()
+            } else {
+                String::new()
+            };
             let path = path
+                .replace("{delivery}", &delivery)
                 .replace("{key}", &key)
                 .replace("{id}", &id)
                 .replace("{file}", "swagger-ui.css")

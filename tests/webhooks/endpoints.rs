@@ -25,7 +25,10 @@ async fn an_endpoint_is_made_once_changed_and_deleted() {
     let id = str_of(&made, "id");
     let shown = show(&server, id).await;
     assert!(shown.get("secret").is_none(), "{shown}");
-    assert_eq!((&shown["owner"], &shown["description"], &shown["name"]), (&json!("local"), &json!("for ci"), &Value::Null));
+    assert_eq!(
+        (&shown["owner"], &shown["description"], &shown["name"]),
+        (&json!("local"), &json!("for ci"), &Value::Null)
+    );
 
     let path = format!("/v1/webhook-endpoints/{id}");
     let change = json!({"url": second.url(), "types": ["turn.started"], "sessions": null, "description": null});
@@ -135,11 +138,14 @@ async fn an_event_that_is_too_large_is_told_without_what_it_says() {
 async fn a_deleted_session_takes_what_was_delivered_of_it_along() {
     let server = server(&[]);
     let receiver = Receiver::start().await;
-    let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished", "session.deleted"]})).await;
+    let (id, _) =
+        endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished", "session.deleted"]})).await;
     server.run("a", text("x")).await;
     receiver.wait(1).await;
-    eventually("it is noted", || async { (deliveries(&server, &id, "&state=delivered").await.len() == 1).then_some(()) })
-        .await;
+    eventually("it is noted", || async {
+        (deliveries(&server, &id, "&state=delivered").await.len() == 1).then_some(())
+    })
+    .await;
     server.delete("/v1/sessions/a").await.ok(204);
     let seen = receiver.wait(2).await;
     assert_eq!(seen[1].event()["type"], "session.deleted");

@@ -51,7 +51,8 @@ async fn events_arrive_signed_whole_and_in_order_whatever_fails_meanwhile() {
     let server = server(&[]);
     let failures = [1, 4, 5, 9];
     let receiver = Receiver::answering(move |n| answer(if failures.contains(&n) { 500 } else { 204 }, "")).await;
-    let (id, secret) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn."], "sessions": ["web:*"]})).await;
+    let (id, secret) =
+        endpoint(&server, json!({"url": receiver.url(), "types": ["turn."], "sessions": ["web:*"]})).await;
     server.run("other", text("not for it")).await;
     for n in 0..4 {
         server.run("web:a", text(&format!("turn {n}"))).await;
@@ -84,7 +85,10 @@ async fn events_arrive_signed_whole_and_in_order_whatever_fails_meanwhile() {
     let ids: Vec<&str> = listed.iter().map(|one| str_of(one, "id")).collect();
     assert_eq!(ids, arrived.iter().map(|one| one.id()).collect::<Vec<_>>());
     let retried = &listed[1];
-    assert_eq!((&retried["attempts"], &retried["last_status"], &retried["last_error"]), (&json!(2), &json!(204), &Value::Null));
+    assert_eq!(
+        (&retried["attempts"], &retried["last_status"], &retried["last_error"]),
+        (&json!(2), &json!(204), &Value::Null)
+    );
     let shown = show(&server, &id).await;
     assert_eq!((&shown["backlog"], &shown["dropped"], &shown["enabled"]), (&json!(0), &json!(0), &json!(true)));
     assert!(str_of(&shown["last_error"], "message").contains("500") && shown["last_success_at"].is_string(), "{shown}");
@@ -148,12 +152,13 @@ async fn what_is_not_taken_is_given_up_and_then_the_endpoint_is_disabled() {
     let receiver = Receiver::answering(|_| "HTTP/1.1 500 X\r\ncontent-length: 12\r\n\r\nout\tof\norder".into()).await;
     let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
     server.run("a", text("x")).await;
-    let failed = eventually("the end of the attempts", || async {
-        deliveries(&server, &id, "&state=failed").await.pop()
-    })
-    .await;
+    let failed =
+        eventually("the end of the attempts", || async { deliveries(&server, &id, "&state=failed").await.pop() }).await;
     assert_eq!((&failed["attempts"], &failed["last_status"]), (&json!(3), &json!(500)));
-    assert!(str_of(&failed, "last_error").ends_with(": out of order") && failed["next_attempt_at"].is_null(), "{failed}");
+    assert!(
+        str_of(&failed, "last_error").ends_with(": out of order") && failed["next_attempt_at"].is_null(),
+        "{failed}"
+    );
     assert_eq!(show(&server, &id).await["enabled"], true, "one is not enough");
     server.run("a", text("y")).await;
     eventually("the endpoint's end", || async {
@@ -185,10 +190,8 @@ async fn redirects_are_not_followed() {
     let receiver = Receiver::answering(move |n| answer([301, 302, 307][n % 3], &location)).await;
     let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
     server.run("a", text("x")).await;
-    let failed = eventually("the end of the attempts", || async {
-        deliveries(&server, &id, "&state=failed").await.pop()
-    })
-    .await;
+    let failed =
+        eventually("the end of the attempts", || async { deliveries(&server, &id, "&state=failed").await.pop() }).await;
     assert!(str_of(&failed, "last_error").contains("redirects are not followed"), "{failed}");
     assert_eq!((receiver.seen().len(), hidden.seen().len()), (3, 0));
 }
@@ -219,8 +222,7 @@ async fn old_and_new_secret_sign_while_they_overlap() {
 #[tokio::test]
 async fn a_backlog_has_a_bound_and_what_is_dropped_is_told() {
     let schedule = r#"["0", "1h"]"#;
-    let server =
-        server(&[("GREENROOM_DELIVERY__MAX_BACKLOG", "5"), ("GREENROOM_DELIVERY__SCHEDULE", schedule)]);
+    let server = server(&[("GREENROOM_DELIVERY__MAX_BACKLOG", "5"), ("GREENROOM_DELIVERY__SCHEDULE", schedule)]);
     let receiver = Receiver::answering(|_| answer(500, "")).await;
     let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["message.delta"]})).await;
     server.run("a", play(json!({"deltas": 40, "bytes": 10, "delay_ms": 30}))).await;
@@ -291,6 +293,36 @@ async fn kill_9_loses_no_delivery_and_forgets_none() {
 }
 
 #[tokio::test]
+async fn of_two_servers_on_one_database_one_delivers_until_it_is_gone() {
+    let database = crate::gateway::postgres::server().fresh_database();
+    let settings = [QUICK, &[("GREENROOM_DATABASE", database.as_str())]].concat();
+    let (mut one, two) = (TestGateway::on_sqlite(&settings), TestGateway::on_sqlite(&settings));
+    let receiver = Receiver::start().await;
+    endpoint(&one, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
+    let came = |key: &str| receiver.seen().iter().filter(|seen| seen.event()["session"] == *key).count();
+    // The other one hears of the endpoint in a moment.
+    eventually("the other server knows of it", || async {
+        two.run("warm", text("x")).await;
+        (came("warm") > 0).then_some(())
+    })
+    .await;
+    for n in 0..5 {
+        one.run(&format!("one{n}"), text("x")).await;
+        two.run(&format!("two{n}"), text("x")).await;
+    }
+    for n in 0..5 {
+        for key in [format!("one{n}"), format!("two{n}")] {
+            eventually(&key, || async { (came(&key) > 0).then_some(()) }).await;
+        }
+    }
+    one.kill9();
+    two.run("last", text("x")).await;
+    eventually("the other server goes on", || async { (came("last") > 0).then_some(()) }).await;
+    let seen = receiver.seen();
+    assert_eq!(first_arrivals(&seen).len(), seen.len(), "nothing came twice");
+}
+
+#[tokio::test]
 async fn an_endpoint_sees_what_its_owner_sees() {
     let house = House::with(QUICK);
     let make = |who: String, receiver: &Receiver| {
@@ -346,10 +378,8 @@ async fn an_endpoint_sees_what_its_owner_sees() {
     // An endpoint of an admin sees everything only while there is an admin behind it.
     let root = crate::people::token_id(&house, &house.root).await;
     crate::people::greenroom(&house.server, &["token", "revoke", &root]);
-    eventually("the revocation", || async {
-        (house.get(&house.root, "/v1/me").await.status == 401).then_some(())
-    })
-    .await;
+    eventually("the revocation", || async { (house.get(&house.root, "/v1/me").await.status == 401).then_some(()) })
+        .await;
     run(house.alice.clone(), "secret", json!({})).await;
     run(house.alice.clone(), "open", json!({"visibility": "public"})).await;
     assert_eq!(keys(to_root.wait(5).await)[4..], ["open"]);

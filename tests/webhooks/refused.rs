@@ -45,7 +45,14 @@ async fn addresses_inside_are_refused_however_they_are_written() {
             assert!(str_of(&error, "message").contains("not a public address"), "{scheme} {host}: {error}");
         }
     }
-    for url in ["http://1.1.1.1/", "https://me:pw@1.1.1.1/", "https://me@1.1.1.1/", "ftp://1.1.1.1/", "file:///etc/passwd", "x"] {
+    for url in [
+        "http://1.1.1.1/",
+        "https://me:pw@1.1.1.1/",
+        "https://me@1.1.1.1/",
+        "ftp://1.1.1.1/",
+        "file:///etc/passwd",
+        "x",
+    ] {
         let body = json!({"url": url, "types": ["turn."]});
         server.post("/v1/webhook-endpoints", body).await.refused(400, "url_not_allowed");
     }
@@ -67,7 +74,8 @@ async fn an_address_is_looked_at_with_every_attempt() {
     server.restart_with(&[(QUICK[0].0, "[]")]);
     server.run("a", text("x")).await;
     for id in made {
-        let failed = eventually("it is given up", || async { deliveries(&server, &id, "&state=failed").await.pop() }).await;
+        let failed =
+            eventually("it is given up", || async { deliveries(&server, &id, "&state=failed").await.pop() }).await;
         assert!(str_of(&failed, "last_error").contains("not a public address"), "{failed}");
         assert_eq!(failed["last_status"], json!(null));
     }

@@ -2,10 +2,7 @@
 
 use serde_json::json;
 
-use super::{
-    document::Document,
-    operation::Operation,
-};
+use super::{document::Document, operation::Operation};
 use crate::{
     error::Code,
     http::{body::Nothing, list::List},
@@ -107,7 +104,9 @@ pub(super) fn describe(doc: &mut Document) {
         .done();
 
     one(doc.post(&format!("{path}/redeliver"), "redeliver", "Send a delivery again").writes())
-        .about("With the same `webhook-id`, before what else waits, and with all attempts. One that waits is tried now.")
+        .about(
+            "With the same `webhook-id`, before what else waits, and with all attempts. One that waits is tried now.",
+        )
         .path("delivery", "The delivery.", id)
         .takes_optional::<Nothing>()
         .answers::<Delivery>(202, "The delivery.")

@@ -42,8 +42,11 @@ const NOT_PUBLIC_V4: &[([u8; 4], u8)] = &[
 
 /// Parts of the global unicast addresses of IPv6 (2000::/3) that are not of the public internet: protocol assignments with
 /// Teredo, documentation.
-const NOT_PUBLIC_V6: &[([u16; 8], u8)] =
-    &[([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), ([0x2001, 0x0db8, 0, 0, 0, 0, 0, 0], 32), ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20)];
+const NOT_PUBLIC_V6: &[([u16; 8], u8)] = &[
+    ([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
+    ([0x2001, 0x0db8, 0, 0, 0, 0, 0, 0], 32),
+    ([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
+];
 
 /// Why an address is not called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,14 +81,16 @@ fn inner(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
-            let within = |(net, bits): &([u8; 4], u8)| Ipv4Net::new((*net).into(), *bits).is_ok_and(|net| net.contains(&ip));
+            let within =
+                |(net, bits): &([u8; 4], u8)| Ipv4Net::new((*net).into(), *bits).is_ok_and(|net| net.contains(&ip));
             !NOT_PUBLIC_V4.iter().any(within)
         }
         IpAddr::V6(ip) => {
             if let Some(inner) = inner(ip) {
                 return is_public(inner.into());
             }
-            let within = |(net, bits): &([u16; 8], u8)| Ipv6Net::new((*net).into(), *bits).is_ok_and(|net| net.contains(&ip));
+            let within =
+                |(net, bits): &([u16; 8], u8)| Ipv6Net::new((*net).into(), *bits).is_ok_and(|net| net.contains(&ip));
             let global = ip.segments().first().is_some_and(|first| first & 0xe000 == 0x2000);
             global && !NOT_PUBLIC_V6.iter().any(within)
         }
@@ -191,7 +196,9 @@ mod tests {
 
     #[test]
     fn only_the_public_internet_is_public() {
-        for ip in ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::1", "::ffff:1.1.1.1"] {
+        for ip in
+            ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::1", "::ffff:1.1.1.1"]
+        {
             assert!(is_public(ip.parse().unwrap()), "{ip}");
         }
         for ip in [

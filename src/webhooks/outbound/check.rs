@@ -51,7 +51,9 @@ pub fn types(types: &[String]) -> Result<(), String> {
         (1..=MAX_TYPE).contains(&one.len()) && one.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.')
     };
     match types.iter().find(|one| !plain(one)) {
-        Some(bad) => Err(format!("{bad:?} is no type of an event: they have 1 to {MAX_TYPE} characters out of a-z . _")),
+        Some(bad) => {
+            Err(format!("{bad:?} is no type of an event: they have 1 to {MAX_TYPE} characters out of a-z . _"))
+        }
         None => Ok(()),
     }
 }
@@ -92,7 +94,9 @@ mod tests {
     #[test]
     fn an_address_is_a_plain_one_of_the_web() {
         assert_eq!(form("https://h.example:8443/a?b=c").unwrap().port(), Some(8443));
-        for bad in ["", "h.example", "ftp://h/", "file:///etc/passwd", "https://me@h/", "https://me:pw@h/", "https://h/#x"] {
+        for bad in
+            ["", "h.example", "ftp://h/", "file:///etc/passwd", "https://me@h/", "https://me:pw@h/", "https://h/#x"]
+        {
             assert!(matches!(form(bad), Err(Refused::Form(_))), "{bad}");
         }
         assert!(form(&format!("https://h/{}", "x".repeat(MAX_URL))).is_err());

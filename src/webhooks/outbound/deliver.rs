@@ -72,7 +72,9 @@ impl Outbound {
                 worker.abort();
             }
         }
-        if shared && let Err(error) = self.0.store.change_endpoints(EndpointChange::Release(self.0.server.clone())).await {
+        if shared
+            && let Err(error) = self.0.store.change_endpoints(EndpointChange::Release(self.0.server.clone())).await
+        {
             log::debug!("webhook endpoints are left to others only when the claim ends: {error}");
         }
     }

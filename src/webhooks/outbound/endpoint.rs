@@ -156,7 +156,8 @@ impl Outbound {
     pub(super) async fn write_configured(&self) -> Result<(), StoreError> {
         let (store, now) = (&self.0.store, Timestamp::now());
         let stored = store.endpoints().await?;
-        let named = |name: &str| stored.iter().map(|(record, _)| record).find(|record| record.name.as_deref() == Some(name));
+        let named =
+            |name: &str| stored.iter().map(|(record, _)| record).find(|record| record.name.as_deref() == Some(name));
         for configured in self.0.configured.values() {
             let before = named(&configured.name);
             let record = EndpointRecord {

@@ -49,8 +49,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use address::{Guard, Refused};
-pub use endpoint::{Configured, NOT_CONFIGURED};
 use endpoint::{Active, Load};
+pub use endpoint::{Configured, NOT_CONFIGURED};
 
 use crate::{
     access::Access,
@@ -92,7 +92,12 @@ impl Outbound {
     ///
     /// # Errors
     /// When the store fails, or a secret of the configuration is none.
-    pub async fn open(store: Store, access: Arc<Access>, config: &Config, more: Vec<Configured>) -> Result<Self, String> {
+    pub async fn open(
+        store: Store,
+        access: Arc<Access>,
+        config: &Config,
+        more: Vec<Configured>,
+    ) -> Result<Self, String> {
         let mut configured = HashMap::new();
         for (name, endpoint) in &config.webhook_endpoints {
             let secret = endpoint.signing_secret().map_err(|error| format!("webhook_endpoints.{name}: {error}"))?;
@@ -207,7 +212,12 @@ impl Outbound {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn tell(&self, endpoint: EndpointId, kind: &str, data: serde_json::Value) -> Result<DeliveryId, StoreError> {
+    pub async fn tell(
+        &self,
+        endpoint: EndpointId,
+        kind: &str,
+        data: serde_json::Value,
+    ) -> Result<DeliveryId, StoreError> {
         let (id, at) = (uuid::Uuid::now_v7().into(), Timestamp::now());
         let body = outbox::body(kind, at, &data.to_string());
         let delivery = DeliveryWrite { id, endpoint, event: None, kind: kind.into(), body, at, answers: None };

@@ -65,7 +65,9 @@ fn body_of(frame: &Frame, append: &Append, most: usize) -> Arc<str> {
 fn ended(append: &Append, frame: &Frame, source: &str) -> Option<(SessionId, TurnId)> {
     let turn = frame.turn_id.filter(|_| &*frame.kind == FINISHED)?;
     append.turns.iter().find_map(|write| match write {
-        TurnWrite::Insert(record) | TurnWrite::Update(record) if record.turn.id == turn && record.turn.source == source => {
+        TurnWrite::Insert(record) | TurnWrite::Update(record)
+            if record.turn.id == turn && record.turn.source == source =>
+        {
             Some((record.conversation, turn))
         }
         _ => None,
