@@ -9,7 +9,10 @@ use std::{
 };
 
 use greenroom::{
-    config::{AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget, Verify, WebhookConfig},
+    config::{
+        AgentConfig, AgentKind, CallerLimits, Config, PromptBy, Secret, UserBudget, Verify, WebhookConfig,
+        WebhookEndpointConfig,
+    },
     error::Code,
     protocol::Policy,
 };
@@ -135,6 +138,15 @@ fn whole() -> Config {
     };
     config.callers.users.insert("NAME".into(), limits);
     config.callers.tokens.insert("ID".into(), limits);
+    let endpoint = WebhookEndpointConfig {
+        url: "https://x/".into(),
+        types: vec!["x".into()],
+        sessions: Some(vec!["x".into()]),
+        secret: Some(Secret::new("x")),
+        secret_env: text(),
+        owner: text(),
+    };
+    config.webhook_endpoints.insert("NAME".into(), endpoint);
     let user = UserBudget {
         session_tokens: Some(0),
         session_cost_usd: Some(0.0),
@@ -191,7 +203,8 @@ fn every_setting_has_its_row_and_its_default() {
     let unknown: Vec<&String> = told
         .keys()
         .filter(|key| {
-            !["key", "agents", "callers.users", "callers.tokens", "budget.users"].contains(&key.as_str())
+            !["key", "agents", "webhook_endpoints", "callers.users", "callers.tokens", "budget.users"]
+                .contains(&key.as_str())
                 && !known.contains_key(*key)
         })
         .collect();

@@ -10,4 +10,5 @@
 mod gateway;
 
 mod run;
+mod webhook_receiver;
 mod webhooks;

@@ -149,7 +149,7 @@ async fn who_is_gone_is_disabled_and_the_owner_is_told() {
 #[tokio::test]
 async fn what_is_not_taken_is_given_up_and_then_the_endpoint_is_disabled() {
     let server = server(&[]);
-    let receiver = Receiver::answering(|_| "HTTP/1.1 500 X\r\ncontent-length: 11\r\n\r\nout\tof\norder".into()).await;
+    let receiver = Receiver::answering(|_| "HTTP/1.1 500 X\r\ncontent-length: 12\r\n\r\nout\tof\norder".into()).await;
     let (id, _) = endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
     server.run("a", text("x")).await;
     let failed =
@@ -290,6 +290,36 @@ async fn kill_9_loses_no_delivery_and_forgets_none() {
         let known = seen[..=n].iter().any(|one| one.id() == pair[1].id());
         assert!(!known || pair[0].id() == pair[1].id(), "{} came again later", pair[1].id());
     }
+}
+
+#[tokio::test]
+async fn of_two_servers_on_one_database_one_delivers_until_it_is_gone() {
+    let database = crate::gateway::postgres::server().fresh_database();
+    let settings = [QUICK, &[("GREENROOM_DATABASE", database.as_str())]].concat();
+    let (mut one, two) = (TestGateway::on_sqlite(&settings), TestGateway::on_sqlite(&settings));
+    let receiver = Receiver::start().await;
+    endpoint(&one, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
+    let came = |key: &str| receiver.seen().iter().filter(|seen| seen.event()["session"] == *key).count();
+    // The other one hears of the endpoint in a moment.
+    eventually("the other server knows of it", || async {
+        two.run("warm", text("x")).await;
+        (came("warm") > 0).then_some(())
+    })
+    .await;
+    for n in 0..5 {
+        one.run(&format!("one{n}"), text("x")).await;
+        two.run(&format!("two{n}"), text("x")).await;
+    }
+    for n in 0..5 {
+        for key in [format!("one{n}"), format!("two{n}")] {
+            eventually(&key, || async { (came(&key) > 0).then_some(()) }).await;
+        }
+    }
+    one.kill9();
+    two.run("last", text("x")).await;
+    eventually("the other server goes on", || async { (came("last") > 0).then_some(()) }).await;
+    let seen = receiver.seen();
+    assert_eq!(first_arrivals(&seen).len(), seen.len(), "nothing came twice");
 }
 
 #[tokio::test]

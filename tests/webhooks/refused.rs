@@ -17,6 +17,7 @@ async fn addresses_inside_are_refused_however_they_are_written() {
         "127.0.0.1",
         "localhost",
         "LocalHost.",
+        "a.localhost",
         "[::1]",
         "[::ffff:127.0.0.1]",
         "[::ffff:7f00:1]",

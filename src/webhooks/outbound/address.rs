@@ -145,6 +145,10 @@ impl Guard {
     /// All addresses of a name, if each of them is good.
     async fn resolve(&self, host: &str, tls: bool) -> Result<Vec<SocketAddr>, Refused> {
         let unresolved = |why: &dyn std::fmt::Display| Refused::Unresolved(format!("{host} cannot be resolved: {why}"));
+        if is_local(host) {
+            // What it means is fixed, whether a name server knows it or not.
+            self.judge(Ipv4Addr::LOCALHOST.into(), tls)?;
+        }
         let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, 0))).await;
         let found = found.map_err(|late| unresolved(&late))?.map_err(|error| unresolved(&error))?;
         let addresses: Vec<SocketAddr> = found.collect();
@@ -161,6 +165,12 @@ impl Guard {
 /// The address that a host of a URL is; none for a name.
 fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// True for the names that stand for this machine.
+fn is_local(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 /// Resolves names for a client: it gets only addresses that were judged, and connects to one of these.
@@ -248,10 +258,9 @@ mod tests {
             "[64:ff9b::7f00:1]",
             "0.0.0.0",
             "localhost",
-            "LOCALHOST.",
         ];
         let closed = Guard::new(&[]);
-        for host in hosts {
+        for host in hosts.into_iter().chain(["LOCALHOST.", "a.localhost"]) {
             for scheme in ["http", "https"] {
                 let refused = check(&closed, &format!("{scheme}://{host}:4910/")).await;
                 assert!(matches!(refused, Err(Refused::NotPublic(_))), "{scheme} {host}: {refused:?}");

@@ -28,7 +28,9 @@ pub(super) const POLL: Duration = Duration::from_secs(1);
 const POLL_ALONE: Duration = Duration::from_secs(30);
 /// How many looks lie between two counts of what waits.
 const LOOKS_PER_COUNT: u32 = 30;
-/// How long a claim holds without being renewed. With every look it is renewed.
+/// How many looks lie between two renewals of what a server has claimed.
+const LOOKS_PER_CLAIM: u32 = 5;
+/// How long a claim holds without being renewed.
 const LEASE: Duration = Duration::from_secs(20);
 /// How often what is over is forgotten.
 const PURGE: Duration = Duration::from_secs(600);
@@ -80,13 +82,16 @@ impl Outbound {
     /// Sees what other servers have changed, and claims what is free. A server that is alone knows everything.
     async fn look(&self, shared: bool, looks: u32) -> Result<(), StoreError> {
         if shared {
-            let now = Timestamp::now();
-            let stored = self.0.store.endpoints().await?;
-            if !stored.is_empty() {
-                let claim = EndpointChange::Claim(self.0.server.clone(), now, now.plus(LEASE));
-                self.0.store.change_endpoints(claim).await?;
-            }
             self.read().await?;
+            let active = self.active();
+            let free = active.iter().any(|endpoint| !endpoint.mine);
+            if free || (looks.is_multiple_of(LOOKS_PER_CLAIM) && !active.is_empty()) {
+                let now = Timestamp::now();
+                let claim = EndpointChange::Claim(self.0.server.clone(), now, now.plus(LEASE));
+                if self.0.store.change_endpoints(claim).await? > 0 && free {
+                    self.read().await?;
+                }
+            }
         }
         if looks.is_multiple_of(if shared { LOOKS_PER_COUNT } else { 1 }) && !self.active().is_empty() {
             self.count().await?;

@@ -184,10 +184,10 @@ impl Outbound {
         let known: Vec<EndpointId> = stored.iter().map(|(record, _)| record.id).collect();
         let mut active = Vec::new();
         for (record, server) in stored {
+            let load = self.load(record.id);
             if record.disabled_reason.is_some() {
                 continue;
             }
-            let load = self.load(record.id);
             let mine = !self.0.store.is_shared() || server == self.0.server;
             if let Some(endpoint) = Active::new(record, load, &self.0.configured, mine) {
                 active.push(Arc::new(endpoint));
