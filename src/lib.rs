@@ -42,4 +42,5 @@ pub mod supervisor;
 pub mod timestamp;
 pub mod tls;
 pub mod watchdog;
+pub mod webhooks;
 pub mod ws;

@@ -27,6 +27,7 @@ use crate::{
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
     watchdog,
+    webhooks::{inbound::Routes, outbound::Outbound},
 };
 
 /// How often calls that are older than a day are forgotten.
@@ -45,6 +46,7 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
     watchdog::watch_panics();
     config.store.url = Some(config.database_url());
     let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+    let routes = Routes::new(&config, &|name| std::env::var(name).ok()).map_err(StartError::Configuration)?;
     let store = Store::open(&config.store).map_err(|error| failed(&error))?;
     let registry = Registry::new(&config).map_err(StartError::Failed)?;
     actix::System::new().block_on(async move {
@@ -53,7 +55,14 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
         if access.book().is_open() && !address.ip().is_loopback() {
             return Err(StartError::Open(address));
         }
-        serve(config, listener, store, registry, Arc::new(access), ready).await.map_err(|error| failed(&error))
+        if let Some(route) = routes.iter().find(|route| !access.book().may_act(&route.owner)) {
+            let (name, owner) = (&route.name, &route.owner);
+            let advice = format!("make it with `greenroom user create {owner}`, or enable it");
+            let line = format!("webhooks.{name}.owner: there is no user {owner} who may act; {advice}");
+            return Err(StartError::Configuration(line));
+        }
+        let rooms = Rooms { store, registry, access: Arc::new(access), routes: Arc::new(routes) };
+        serve(config, listener, rooms, ready).await.map_err(|error| failed(&error))
     })
 }
 
@@ -66,19 +75,24 @@ pub enum StartError {
          out; make one with `greenroom token create --user NAME`, or use 127.0.0.1 or [::1]"
     )]
     Open(std::net::SocketAddr),
+    /// What only the start can tell of the configuration.
+    #[error("configuration: {0}")]
+    Configuration(String),
     /// One line.
     #[error("{0}")]
     Failed(String),
 }
 
-async fn serve(
-    config: Config,
-    listener: TcpListener,
+/// What is open before the server is.
+struct Rooms {
     store: Store,
     registry: Registry,
     access: Arc<Access>,
-    ready: impl FnOnce(bool),
-) -> io::Result<()> {
+    routes: Arc<Routes>,
+}
+
+async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl FnOnce(bool)) -> io::Result<()> {
+    let Rooms { store, registry, access, routes } = rooms;
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // A limit on the size of files (`ulimit -f`) is then an error of the write, as a full disk is, and not the end of
@@ -91,8 +105,12 @@ async fn serve(
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.
     day_sums.add(&store.spent_since(day_of(Timestamp::now())).await.map_err(io::Error::other)?);
+    let outbound = Outbound::open(store.clone(), Arc::clone(&access), &config, routes.replies())
+        .await
+        .map_err(io::Error::other)?;
     let deps = Arc::new(Deps {
         day_sums,
+        outbound: outbound.clone(),
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
         ledger: Arc::new(StoredLedger { store: store.clone(), home: home.clone() }),
@@ -117,7 +135,7 @@ async fn serve(
     let sessions_gone = CancellationToken::new();
     let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone(), sessions_gone.clone()).start();
     let shared = Arc::clone(&deps);
-    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
+    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access), routes);
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready(access.book().is_open());
     actix::spawn(watchdog::keep("accounts", {
@@ -140,6 +158,7 @@ async fn serve(
     if store.is_shared() {
         actix::spawn(watchdog::keep("spending", move || follow_spending(Arc::clone(&shared))));
     }
+    let delivering = actix::spawn(outbound.clone().run());
     let failed = sessions_gone.clone();
     let stop = async move {
         tokio::select! {
@@ -170,6 +189,10 @@ async fn serve(
     let result = application.run_until_stopped(stop, drain).await;
     for arbiter in &arbiters {
         arbiter.stop();
+    }
+    outbound.stop();
+    if delivering.await.is_err() {
+        log::error!("webhooks were not stopped in order");
     }
     access.note_uses().await;
     access.audit.flush().await;

@@ -8,7 +8,7 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::{Principal, Via};
+use super::Principal;
 use crate::{
     ids::SessionKey,
     protocol::account::AuditEntry,
@@ -46,10 +46,7 @@ impl Deed<'_> {
             id: uuid::Uuid::now_v7().into(),
             at: Timestamp::now(),
             actor: who.user.clone(),
-            token_id: match who.via {
-                Via::Open => None,
-                Via::Token(id, _) | Via::Cookie(id, _) => Some(id),
-            },
+            token_id: who.via.token(),
             action: self.action.to_owned(),
             session: self.session.cloned(),
             owner: self.owner.to_owned(),

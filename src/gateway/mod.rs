@@ -29,6 +29,7 @@ use crate::{
     },
     store::Page,
     supervisor::{Count, Find, Supervisor},
+    webhooks::inbound::Routes,
 };
 
 mod accounts;
@@ -47,6 +48,8 @@ mod sessions;
 mod streams;
 mod turns;
 mod validate;
+mod webhook_endpoints;
+mod webhooks;
 
 pub use self::{
     accounts::LoggedIn,
@@ -200,6 +203,7 @@ pub struct Gateway {
     making: Making,
     access: Arc<Access>,
     calls: calls::Calls,
+    routes: Arc<Routes>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -211,7 +215,13 @@ const FIND_ATTEMPTS: usize = 5;
 impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
-    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
+    pub fn new(
+        supervisor: Addr<Supervisor>,
+        directory: Directory,
+        deps: Arc<Deps>,
+        access: Arc<Access>,
+        routes: Arc<Routes>,
+    ) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
         Self {
             supervisor,
@@ -222,6 +232,7 @@ impl Gateway {
             making: Arc::default(),
             access,
             calls: Arc::default(),
+            routes,
         }
     }
 

@@ -61,11 +61,13 @@ impl Gateway {
             native_ids: Vec::new(),
             idempotency: Vec::new(),
             audit: vec![deed],
+            deliveries: Vec::new(),
+            dropped: Vec::new(),
             spends: Vec::new(),
             audience: Some(audience),
             urgent: true,
         };
-        match self.deps.store.append(append).await {
+        match self.deps.outbound.append(append).await {
             Ok(()) => {}
             Err(AppendError::Fenced) => return Err(too_slow()),
             Err(AppendError::Store(error)) => return Err(error.into()),

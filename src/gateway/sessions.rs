@@ -132,10 +132,7 @@ impl Gateway {
         once: Option<Idempotency>,
     ) -> Result<Option<Once>, ApiError> {
         let Some(Idempotency { key: once, request_hash }) = once else { return Ok(None) };
-        if once.is_empty() || once.chars().count() > MAX_ONCE_KEY {
-            let message = "an Idempotency-Key has 1 to 256 characters";
-            return Err(ApiError::new(Code::IdempotencyKeyTooLong, message).with("limit", MAX_ONCE_KEY));
-        }
+        check_once_key(&once)?;
         Ok(Some(Once { scope: format!("{} {route} {key}", who.user), key: once, request_hash }))
     }
 
@@ -417,6 +414,15 @@ fn open_tools(message: &OpenMessage) -> Vec<OpenTool> {
 
 fn message_not_found() -> ApiError {
     ApiError::new(Code::MessageNotFound, "the session has no message of that id")
+}
+
+/// The name of a call that must not happen twice.
+pub(super) fn check_once_key(key: &str) -> Result<(), ApiError> {
+    if key.is_empty() || key.chars().count() > MAX_ONCE_KEY {
+        let message = "an Idempotency-Key has 1 to 256 characters";
+        return Err(ApiError::new(Code::IdempotencyKeyTooLong, message).with("limit", MAX_ONCE_KEY));
+    }
+    Ok(())
 }
 
 pub(super) fn unexpected() -> ApiError {

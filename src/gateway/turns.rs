@@ -10,11 +10,9 @@ use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     logs,
-    protocol::{
-        Choice, ChoiceAnswer, Message, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason,
-    },
+    protocol::{Choice, ChoiceAnswer, Message, Policy, ResolvedBy, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
-        command::{After, Command, Done, Enqueue},
+        command::{After, Command, Done, Enqueue, Once},
         messages::AwaitTurn,
     },
     store::{Page, Paged, TurnRecord},
@@ -53,9 +51,23 @@ impl Gateway {
         &self,
         who: &Principal,
         key: &SessionKey,
-        mut body: SendMessage,
+        body: SendMessage,
         source: &str,
         once: Option<Idempotency>,
+        behind: Behind,
+    ) -> Result<Accepted, ApiError> {
+        let once = self.once(who, "messages", key.as_str(), once)?;
+        self.send_once(who, key, body, source, once, behind).await
+    }
+
+    /// The same with a call that must not happen twice in whichever scope.
+    pub(super) async fn send_once(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        mut body: SendMessage,
+        source: &str,
+        once: Option<Once>,
         behind: Behind,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
@@ -67,7 +79,6 @@ impl Gateway {
             self.may_write_or_create(who, key).await?;
         }
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
-        let once = self.once(who, "messages", key.as_str(), once)?;
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.sent_before(key, &known.outcome).await;
         }
@@ -178,9 +189,7 @@ impl Gateway {
             let record = self.stored_turn(key, turn).await?;
             if record.turn.state.is_terminal() {
                 let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
-                let texts = messages.iter().rev().filter(|message| message.role == Role::Assistant);
-                let response = texts.map(|message| message.text()).find(|text| !text.is_empty()).unwrap_or_default();
-                return Ok(Some(Finished { turn: record.turn, response }));
+                return Ok(Some(Finished { turn: record.turn, response: Message::response(&messages) }));
             }
             if tokio::time::Instant::now() >= deadline {
                 return Ok(None);

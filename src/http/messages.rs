@@ -99,7 +99,7 @@ async fn stream_turn(
 
 /// The end of the turn, or where it stands when time is up. It is accepted: that it cannot be followed now, because the
 /// store does not answer or the server stops, does not take that back.
-async fn wait_for(
+pub(super) async fn wait_for(
     api: &Api,
     who: &Principal,
     key: &SessionKey,
@@ -134,7 +134,7 @@ pub(super) fn accepts(request: &HttpRequest, kind: &str) -> bool {
 }
 
 /// `Prefer: wait=N`; more than the maximum is the maximum, and what cannot be understood is no preference.
-fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
+pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let values = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
     let seconds = values.flat_map(|value| value.split([',', ';'])).find_map(|word| {
         let (name, value) = word.split_once('=')?;

@@ -36,6 +36,8 @@ mod server;
 mod sessions;
 mod sse;
 mod turns;
+mod webhook_endpoints;
+mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -130,6 +132,7 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
     At::new("/v1/login").post(login::log_in).add(app);
     At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/webhooks/{route}").post(webhooks::receive).add(app);
     At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
@@ -166,6 +169,18 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/responses/{id}/cancel").post(responses::cancel).add(app);
     At::new("/v1/models").get(models::list).add(app);
     At::new("/v1/models/{id:.+}").get(models::get).add(app);
+    At::new("/v1/webhook-endpoints").get(webhook_endpoints::list).post(webhook_endpoints::create).add(app);
+    At::new("/v1/webhook-endpoints/{id}")
+        .get(webhook_endpoints::get)
+        .patch(webhook_endpoints::patch)
+        .delete(webhook_endpoints::delete)
+        .add(app);
+    At::new("/v1/webhook-endpoints/{id}/rotate").post(webhook_endpoints::rotate).add(app);
+    At::new("/v1/webhook-endpoints/{id}/test").post(webhook_endpoints::test).add(app);
+    At::new("/v1/webhook-endpoints/{id}/enable").post(webhook_endpoints::enable).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries").get(webhook_endpoints::deliveries).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}").get(webhook_endpoints::delivery).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver").post(webhook_endpoints::redeliver).add(app);
 
     At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);

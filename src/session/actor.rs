@@ -39,6 +39,7 @@ use crate::{
     protocol::frame::EndReason,
     store::Store,
     timestamp::Timestamp,
+    webhooks::outbound::Outbound,
 };
 
 /// Messages that may wait for one session.
@@ -50,6 +51,8 @@ pub struct Deps {
     pub effective: RwLock<Arc<Effective>>,
     /// The store.
     pub store: Store,
+    /// The way to the store with the webhooks of what is stored.
+    pub outbound: Outbound,
     /// The agents.
     pub registry: Registry,
     /// Places for agent processes.

@@ -19,6 +19,7 @@ use crate::{
     protocol::{Policy, TurnState},
     server,
     store::Store,
+    webhooks::outbound::Outbound,
 };
 
 /// Takes the reports that are a supervisor's.
@@ -52,9 +53,11 @@ async fn launch(folder: &tempfile::TempDir) -> SessionHandle {
     config.store.url = Some(Secret::new(format!("sqlite:{}", folder.path().join("test.db").display())));
     config.data_dir = Some(folder.path().to_owned());
     let store = Store::open(&config.store).unwrap();
+    let access = Arc::new(Access::open(store.clone(), &config.callers).await.unwrap());
     let deps = Deps {
         registry: Registry::new(&config).unwrap(),
-        access: Arc::new(Access::open(store.clone(), &config.callers).await.unwrap()),
+        outbound: Outbound::open(store.clone(), Arc::clone(&access), &config, Vec::new()).await.unwrap(),
+        access,
         store,
         pool: Pool::new(1),
         admission: Admission::new(1),
@@ -84,6 +87,8 @@ fn message(text: &str) -> Execute {
         attempt: 1,
         once: None,
         request_id: None,
+        before: Arc::default(),
+        after: None,
     };
     Execute(Arc::new(Principal::local()), Command::Enqueue(Arc::new(message)))
 }

@@ -198,8 +198,8 @@ impl SessionActor {
         let batch = Arc::clone(&append.events);
         let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append) };
         self.lane.committing = true;
-        let store = self.deps.store.clone();
-        beside(ctx, async move { store.append(append).await }, move |actor, result, ctx| {
+        let outbound = self.deps.outbound.clone();
+        beside(ctx, async move { outbound.append(append).await }, move |actor, result, ctx| {
             actor.lane.committing = false;
             match result {
                 Ok(()) => actor.committed(commit, ctx),

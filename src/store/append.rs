@@ -6,6 +6,7 @@ use super::{
     Append, Audience, Claimed, ClaimedSession, SessionWrite, audit, choices,
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
+    deliveries,
     events::{self, BatchRow},
     fault::Fault,
     hot::Advance,
@@ -121,7 +122,7 @@ pub(super) fn write_rest(connection: &mut AnyConnection, append: &Append) -> Res
     for record in &append.idempotency {
         ledger::remember(connection, record, Some(key))?;
     }
-    Ok(())
+    deliveries::insert(connection, &append.deliveries)
 }
 
 /// Removes all of a key but its row in `logs`, and one row in the feed that stands for the events that are gone.
@@ -137,6 +138,7 @@ fn remove_all(c: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
     // Their attachments go with them.
     diesel::delete(turns_table::table.filter(turns_table::key.eq(key))).execute(c)?;
     diesel::delete(idempotency_keys::table.filter(idempotency_keys::session_key.eq(key))).execute(c)?;
+    deliveries::forget(c, key)?;
     leave_a_mark(c, key)?;
     diesel::delete(sessions_table::table.filter(sessions_table::key.eq(key))).execute(c)?;
     Ok(())

@@ -18,6 +18,8 @@ mod budgets;
 mod choices;
 mod codec;
 mod connection;
+mod deliveries;
+mod endpoints;
 mod events;
 mod fault;
 mod feed;
@@ -56,6 +58,8 @@ pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
+pub use deliveries::{AttemptRecord, DeliveryWrite, PendingDelivery};
+pub use endpoints::{EndpointChange, EndpointRecord};
 pub use records::*;
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
@@ -174,12 +178,6 @@ impl Store {
         })))
     }
 
-    /// True when other servers may work on the same database: on Postgres.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.0.shared
-    }
-
     /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;
     /// then nothing is written.
     ///
@@ -250,6 +248,12 @@ impl Store {
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting = senders.iter().flat_map(|senders| senders.iter());
         (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
+    }
+
+    /// True when other servers may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

@@ -14,10 +14,12 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, Audience, Claimed, IdempotencyRecord, Spend, StoreError, accounts,
+    AccountChange, Append, AttemptRecord, Audience, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, Spend,
+    StoreError, accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},
+    deliveries, endpoints,
     fault::Fault,
     feed,
     health::Health,
@@ -27,7 +29,7 @@ use super::{
 use crate::{
     agents::ProcessRecord,
     feed::{Published, Ring},
-    ids::{SessionKey, TokenId},
+    ids::{DeliveryId, SessionKey, TokenId},
     metrics,
     protocol::account::AuditEntry,
     timestamp::Timestamp,
@@ -56,6 +58,11 @@ pub(super) enum Write {
     Audit(Vec<AuditEntry>),
     /// What somebody has used outside of any session; added up with what appends have used.
     Spend(Spend),
+    Endpoint(Box<EndpointChange>),
+    Delivery(Box<DeliveryWrite>),
+    Attempt(Box<AttemptRecord>),
+    Redeliver(DeliveryId, Timestamp),
+    PurgeDeliveries(Timestamp),
 }
 
 impl Write {
@@ -73,7 +80,12 @@ impl Write {
             | Self::TokensUsed(_)
             | Self::Audit(_)
             | Self::SweepAudit(_)
-            | Self::Spend(_) => None,
+            | Self::Spend(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Attempt(_)
+            | Self::Redeliver(..)
+            | Self::PurgeDeliveries(_) => None,
         }
     }
 }
@@ -83,16 +95,23 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) | Self::SweepAudit(_) | Self::Spend(_) => {
-                false
-            }
+            Self::SweepIdempotency(_)
+            | Self::TokensUsed(_)
+            | Self::Audit(_)
+            | Self::Attempt(_)
+            | Self::SweepAudit(_)
+            | Self::Spend(_)
+            | Self::PurgeDeliveries(_) => false,
             Self::Claim(_)
             | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
             | Self::ProcessStarted(_)
             | Self::ProcessEnded(_)
             | Self::Account(_)
-            | Self::AccountsSeen(_) => true,
+            | Self::AccountsSeen(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Redeliver(..) => true,
         }
     }
 }
@@ -278,6 +297,7 @@ impl Writer {
                 AnyConnection::Postgres(_) => merge::all(connection, lane, writes)?,
             };
             budgets::add(connection, writes, &replies)?;
+            endpoints::count_dropped(connection, writes, &replies)?;
             Ok(replies)
         })
     }
@@ -406,6 +426,11 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Spend(_) => Ok(Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
         Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
+        Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
+        Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),
+        Write::Attempt(attempt) => deliveries::note(connection, attempt).map(|()| Reply::Done),
+        Write::Redeliver(id, at) => deliveries::again(connection, *id, *at).map(Reply::Count),
+        Write::PurgeDeliveries(before) => deliveries::purge(connection, *before).map(Reply::Count),
     }
 }
 

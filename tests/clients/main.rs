@@ -19,3 +19,5 @@ mod openai;
 mod openai_calls;
 mod run;
 mod ui_message;
+mod webhook_receiver;
+mod webhooks;

@@ -35,6 +35,8 @@ mod refusals;
 mod server;
 mod sessions;
 mod turns;
+mod webhook_endpoints;
+mod webhooks;
 
 use std::sync::OnceLock;
 
@@ -57,6 +59,8 @@ pub fn document() -> Value {
     events::describe(&mut doc);
     doors::describe(&mut doc);
     openai::describe(&mut doc);
+    webhook_endpoints::describe(&mut doc);
+    webhooks::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }
