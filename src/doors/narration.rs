@@ -33,7 +33,11 @@ pub trait Narrator: Send + 'static {
         }
     }
 
-    /// True once all is told that this answer tells, though the turn goes on: the stream ends here.
+    /// Nothing more is known for now: all events of one or more commits have been told.
+    fn pause(&mut self, _out: &mut Vec<u8>) {}
+
+    /// True once all is told that this answer tells, though the turn may go on: the stream ends here, without
+    /// [`Self::finish`].
     fn is_over(&self) -> bool {
         false
     }
@@ -84,12 +88,6 @@ pub fn frames_of(item: &Item) -> Box<dyn Iterator<Item = &Frame> + Send + '_> {
     }
 }
 
-/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
-#[must_use]
-pub fn events_of(item: &Item) -> Vec<Event> {
-    frames_of(item).filter_map(|frame| decode_event(&frame.json).ok()).collect()
-}
-
 /// A stream of one turn, narrated, with a comment as a sign of life when nothing happens for `heartbeat`.
 pub fn narrate(
     items: impl Stream<Item = Item> + 'static,
@@ -118,6 +116,10 @@ pub fn narrate(
                             return Some((Ok(out.into()), None));
                         }
                     }
+                    narrator.pause(&mut out);
+                    if narrator.is_over() {
+                        return Some((Ok(out.into()), None));
+                    }
                 }
             }
         }
@@ -135,13 +137,18 @@ mod tests {
         timestamp::Timestamp,
     };
 
-    struct Names;
+    struct Names(bool);
 
     impl Narrator for Names {
         fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
             if let EventBody::Error { code, .. } = &event.body {
                 out.extend_from_slice(code.as_bytes());
+                self.0 = code == "over";
             }
+        }
+
+        fn is_over(&self) -> bool {
+            self.0
         }
 
         fn finish(&mut self, out: &mut Vec<u8>) {
@@ -158,7 +165,7 @@ mod tests {
     }
 
     async fn told(items: Vec<Item>) -> Vec<String> {
-        let pieces = narrate(iter(items), Names, Duration::from_secs(9)).map(Result::unwrap);
+        let pieces = narrate(iter(items), Names(false), Duration::from_secs(9)).map(Result::unwrap);
         pieces.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect().await
     }
 
@@ -175,6 +182,8 @@ mod tests {
         assert_eq!(told(items).await, ["a", "b", "."]);
         let cut = vec![Item::Frames(vec![fault(1, "a")]), Item::End(EndReason::ShuttingDown, "{}".into())];
         assert_eq!(told(cut).await, ["a", "!"]);
+        let over = vec![Item::Frames(vec![fault(1, "over")]), Item::Frames(vec![fault(2, "b")]), Item::Done];
+        assert_eq!(told(over).await, ["over"], "a narrator that has told all ends the stream");
     }
 
     #[test]

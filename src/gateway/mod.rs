@@ -34,12 +34,14 @@ use crate::{
 mod accounts;
 mod audit;
 mod authority;
+mod calls;
 mod feed;
 mod handover;
 mod model;
 mod operate;
 mod quota;
-mod replay;
+mod rejoin;
+mod responses;
 mod sessions;
 mod streams;
 mod turns;
@@ -47,14 +49,18 @@ mod validate;
 
 pub use self::{
     accounts::LoggedIn,
+    calls::{Asked, Calling},
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
-    replay::TurnPlace,
+    rejoin::TurnPlace,
+    responses::no_previous,
+    turns::Behind,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},
     feed::{Cursor, FeedStart, FeedSubscription},
+    session::command::After,
     session::{Item, Subscription},
 };
 
@@ -192,6 +198,7 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
+    calls: calls::Calls,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -205,7 +212,16 @@ impl Gateway {
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
-        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access }
+        Self {
+            supervisor,
+            directory,
+            deps,
+            draining: Arc::default(),
+            settings,
+            making: Arc::default(),
+            access,
+            calls: Arc::default(),
+        }
     }
 
     /// Who may call.

@@ -3,6 +3,7 @@
 //! Owns paths, parameters, headers and status codes. Does not own rules about sessions: those are behind
 //! [`Gateway`]. Layers from outside: [`boundary`] (request id, envelope, panics), [`guard`] (host, origin), routes.
 
+mod ag_ui;
 mod agents;
 mod audit;
 mod body;
@@ -10,6 +11,7 @@ mod boundary;
 mod caller;
 mod chat;
 mod choices;
+mod completions;
 mod cookie;
 mod docs;
 mod errors;
@@ -22,10 +24,13 @@ mod list;
 mod login;
 mod messages;
 mod metrics;
+mod models;
+mod openai;
 pub mod openapi;
 mod operate;
 mod params;
 mod path;
+mod responses;
 mod route;
 mod server;
 mod sessions;
@@ -129,6 +134,8 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
 
+    At::new("/v1/ag-ui").post(ag_ui::run).add(app);
+
     At::new("/v1/sessions").get(sessions::list).post(sessions::create).add(app);
     session("").get(sessions::get).patch(sessions::patch).delete(sessions::delete).add(app);
     session("/state").get(sessions::state).add(app);
@@ -152,6 +159,13 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/choices").get(choices::all).add(app);
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
+
+    At::new("/v1/chat/completions").post(completions::create).add(app);
+    At::new("/v1/responses").post(responses::create).add(app);
+    At::new("/v1/responses/{id}").get(responses::get).add(app);
+    At::new("/v1/responses/{id}/cancel").post(responses::cancel).add(app);
+    At::new("/v1/models").get(models::list).add(app);
+    At::new("/v1/models/{id:.+}").get(models::get).add(app);
 
     At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);

@@ -104,6 +104,8 @@ struct Inner {
     ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
+    /// True when other servers may work on the same database.
+    shared: bool,
     /// Held until nothing of this store runs any more.
     lock: Mutex<Option<File>>,
 }
@@ -159,7 +161,7 @@ impl Store {
             senders.push(sender);
             health.push(state);
         }
-        let timeout = config.timeout.0;
+        let (timeout, shared) = (config.timeout.0, !target.is_sqlite());
         Ok(Self(Arc::new(Inner {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
@@ -167,8 +169,15 @@ impl Store {
             ring,
             pool: Pool::new(target, config.readers, timeout),
             timeout,
+            shared,
             lock: Mutex::new(lock),
         })))
+    }
+
+    /// True when other servers may work on the same database: on Postgres.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;

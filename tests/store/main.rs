@@ -106,6 +106,7 @@ on_both! {
     accounts::tokens_come_back_and_end,
     accounts::organisations_have_members,
     accounts::the_audit_is_filtered,
+    accounts::only_what_is_old_leaves_the_audit,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,

@@ -6,6 +6,7 @@ mod agent;
 mod baseline;
 mod client;
 mod cold;
+mod credentials;
 mod crowd;
 mod doors;
 mod fanout;
@@ -16,6 +17,7 @@ mod memory;
 mod plot;
 mod process;
 mod report;
+mod scrape;
 mod steady;
 mod streams;
 mod throughput;
@@ -70,6 +72,10 @@ enum Name {
     Doors,
     /// Acknowledged sends per second
     Sends,
+    /// The rate of calls with a token against that of open mode
+    Credentials,
+    /// GET /metrics with many live sessions
+    Metrics,
     /// Turns per second
     Turns,
     /// Events per second to many subscribers
@@ -151,6 +157,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Agent => runtime.block_on(agent::measure(&plan)),
             Name::Doors => runtime.block_on(doors::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
+            Name::Credentials => runtime.block_on(credentials::measure(&plan)),
+            Name::Metrics => runtime.block_on(scrape::measure(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),

@@ -24,9 +24,11 @@ mod accounts;
 mod chat;
 mod choices;
 mod document;
+mod doors;
 mod events;
 mod frames;
 mod messages;
+mod openai;
 mod operate;
 mod operation;
 mod refusals;
@@ -53,6 +55,8 @@ pub fn document() -> Value {
     choices::describe(&mut doc);
     chat::describe(&mut doc);
     events::describe(&mut doc);
+    doors::describe(&mut doc);
+    openai::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }

@@ -1,10 +1,12 @@
-//! Turns that are shown from their beginning: which one is at work, and where its events begin.
+//! Finding a turn again, for doors whose clients come back: the one at work, the one that a call made earlier, the one that
+//! asks; and where its events begin.
 
-use super::{Gateway, Principal};
+use super::{Accepted, Gateway, Idempotency, Principal};
 use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::Choice,
+    store::Page,
 };
 
 /// Where the events of a turn begin.
@@ -17,6 +19,35 @@ pub struct TurnPlace {
 }
 
 impl Gateway {
+    /// The turn that a message became when it was sent before: with the same `Idempotency-Key`, or as the session's
+    /// latest, by the client's own id of it. Sends nothing.
+    ///
+    /// # Errors
+    /// `session_not_found`, `idempotency_key_reused`, `store_unavailable`.
+    pub async fn sent(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        once: Option<Idempotency>,
+        client_id: Option<&str>,
+    ) -> Result<Option<Accepted>, ApiError> {
+        self.snapshot(who, key).await?;
+        let once = self.once(who, "messages", key.as_str(), once)?;
+        if let Some(known) = self.known_call(once.as_ref()).await? {
+            return self.sent_before(key, &known.outcome).await.map(Some);
+        }
+        let Some(client_id) = client_id else { return Ok(None) };
+        let latest = Page { limit: 1, after: None, before: None, ascending: false };
+        let page = self.turns(who, key, None, latest).await?;
+        let Some(turn) = page.data.into_iter().next().filter(|turn| turn.client_id.as_deref() == Some(client_id))
+        else {
+            return Ok(None);
+        };
+        let seq = self.place_of(key, turn.id).await?.seq;
+        let position = turn.position.unwrap_or(0);
+        Ok(Some(Accepted { turn, position, steered: false, seq }))
+    }
+
     /// The turn that runs, or else the next one that waits; none when the session has nothing to do.
     ///
     /// # Errors
