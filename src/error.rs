@@ -149,6 +149,8 @@ codes! {
     TooManySessions, "too_many_sessions", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
     Internal, "internal", "internal_error", 500;
+    /// What is stored of the session cannot be read. It can be deleted with `?force=true`, which needs none of it.
+    SessionUnreadable, "session_unreadable", "internal_error", 500;
     /// The agent failed.
     AgentError, "agent_error", "agent_error", 502;
     /// The agent cannot be started: the message says what to do.

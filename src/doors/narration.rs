@@ -137,18 +137,30 @@ mod tests {
         timestamp::Timestamp,
     };
 
-    struct Names(bool);
+    /// Tells codes; is over behind `over` at once, and behind `ask` when there is a pause.
+    #[derive(Default)]
+    struct Names {
+        asks: bool,
+        is_over: bool,
+    }
 
     impl Narrator for Names {
         fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
             if let EventBody::Error { code, .. } = &event.body {
                 out.extend_from_slice(code.as_bytes());
-                self.0 = code == "over";
+                (self.asks, self.is_over) = (code == "ask", code == "over");
+            }
+        }
+
+        fn pause(&mut self, out: &mut Vec<u8>) {
+            if self.asks {
+                out.push(b'?');
+                self.is_over = true;
             }
         }
 
         fn is_over(&self) -> bool {
-            self.0
+            self.is_over
         }
 
         fn finish(&mut self, out: &mut Vec<u8>) {
@@ -165,7 +177,7 @@ mod tests {
     }
 
     async fn told(items: Vec<Item>) -> Vec<String> {
-        let pieces = narrate(iter(items), Names(false), Duration::from_secs(9)).map(Result::unwrap);
+        let pieces = narrate(iter(items), Names::default(), Duration::from_secs(9)).map(Result::unwrap);
         pieces.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect().await
     }
 
@@ -182,8 +194,12 @@ mod tests {
         assert_eq!(told(items).await, ["a", "b", "."]);
         let cut = vec![Item::Frames(vec![fault(1, "a")]), Item::End(EndReason::ShuttingDown, "{}".into())];
         assert_eq!(told(cut).await, ["a", "!"]);
-        let over = vec![Item::Frames(vec![fault(1, "over")]), Item::Frames(vec![fault(2, "b")]), Item::Done];
-        assert_eq!(told(over).await, ["over"], "a narrator that has told all ends the stream");
+        let items = |first: &str| {
+            vec![Item::Frames(vec![fault(1, first), fault(2, "b")]), Item::Frames(vec![fault(3, "c")]), Item::Done]
+        };
+        assert_eq!(told(items("over")).await, ["over"], "what is over ends the stream");
+        assert_eq!(told(items("ask")).await, ["askb", "c", "."], "a pause comes behind a whole piece");
+        assert_eq!(told(vec![Item::Frames(vec![fault(1, "ask")]), Item::Done]).await, ["ask?"]);
     }
 
     #[test]

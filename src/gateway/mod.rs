@@ -41,6 +41,7 @@ mod model;
 mod operate;
 mod quota;
 mod rejoin;
+mod removal;
 mod responses;
 mod sessions;
 mod streams;

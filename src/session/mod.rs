@@ -12,6 +12,8 @@
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
 
 pub mod actor;
+#[cfg(test)]
+mod actor_tests;
 pub mod admission;
 mod audit;
 mod backend;

@@ -49,7 +49,7 @@ pub(super) const BODY: &[Code] =
 
 /// What any call that changes a session can answer.
 pub(super) const CHANGE: &[Code] =
-    &[Code::SessionNotFound, Code::NotSessionOwner, Code::AgentError, Code::TooManySessions];
+    &[Code::SessionNotFound, Code::NotSessionOwner, Code::SessionUnreadable, Code::AgentError, Code::TooManySessions];
 
 impl Access {
     /// The codes that such a call can answer.
