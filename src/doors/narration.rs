@@ -88,6 +88,12 @@ pub fn frames_of(item: &Item) -> Box<dyn Iterator<Item = &Frame> + Send + '_> {
     }
 }
 
+/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
+#[must_use]
+pub fn events_of(item: &Item) -> Vec<Event> {
+    frames_of(item).filter_map(|frame| decode_event(&frame.json).ok()).collect()
+}
+
 /// A stream of one turn, narrated, with a comment as a sign of life when nothing happens for `heartbeat`.
 pub fn narrate(
     items: impl Stream<Item = Item> + 'static,

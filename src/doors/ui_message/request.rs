@@ -229,7 +229,7 @@ fn file(url: &str, media_type: Option<String>, name: Option<String>, number: usi
     } else {
         let bytes: Vec<u8> = percent_decode_str(data).collect();
         if base64 {
-            String::from_utf8(bytes).map_err(|_| invalid("is no base64"))?
+            String::from_utf8(bytes).map_err(|_bad| invalid("is no base64"))?
         } else {
             BASE64_STANDARD.encode(bytes)
         }
