@@ -36,7 +36,8 @@ pub trait Narrator: Send + 'static {
     /// Nothing more is known for now: all events of one or more commits have been told.
     fn pause(&mut self, _out: &mut Vec<u8>) {}
 
-    /// True once all is told that this answer tells, though the turn goes on: the stream ends here.
+    /// True once all is told that this answer tells, though the turn may go on: the stream ends here, without
+    /// [`Self::finish`].
     fn is_over(&self) -> bool {
         false
     }

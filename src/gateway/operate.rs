@@ -117,6 +117,7 @@ impl Gateway {
         metrics.store_readers.set(level(readers));
         let pool = &self.deps.pool;
         metrics.log_lines.set(level(logs::lines().map_or(0, |lines| lines.len())));
+        metrics.webhook_backlog.set(i64::try_from(self.deps.outbound.backlog()).unwrap_or(i64::MAX));
         metrics.pool.with_label_values(&["used"]).set(level(pool.in_use()));
         metrics.pool.with_label_values(&["waited_for"]).set(level(pool.waiting()));
         set_limits(metrics, &self.config(), self.deps.store.ring().fill().1);
@@ -154,6 +155,7 @@ fn set_limits(metrics: &Metrics, config: &Config, ring: usize) {
         ("pool.max_processes", count(config.pool.max_processes)),
         ("store.queue", count(config.store.queue) * if sqlite { 1.0 } else { count(writers) }),
         ("store.readers", f64::from(config.store.readers)),
+        ("delivery.max_backlog", count(usize::try_from(config.delivery.max_backlog).unwrap_or(usize::MAX))),
         ("feed.ring", count(ring)),
         ("log.ring", count(logs::MAX_LINES)),
     ];

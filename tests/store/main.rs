@@ -14,6 +14,7 @@ mod migrations;
 mod opening;
 mod outage;
 mod records;
+mod webhooks;
 mod writing;
 
 use greenroom::{
@@ -107,6 +108,10 @@ on_both! {
     accounts::organisations_have_members,
     accounts::the_audit_is_filtered,
     accounts::only_what_is_old_leaves_the_audit,
+    webhooks::endpoints_come_back_as_they_were_written,
+    webhooks::one_server_at_a_time_delivers_to_an_endpoint,
+    webhooks::deliveries_are_written_with_their_append_or_not_at_all,
+    webhooks::a_reply_has_the_final_text,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,
