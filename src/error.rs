@@ -55,6 +55,10 @@ codes! {
     InvalidLimit, "invalid_limit", "invalid_request_error", 400;
     /// `after`, `before`, `around` or `Last-Event-ID` is no cursor.
     InvalidCursor, "invalid_cursor", "invalid_request_error", 400;
+    /// A field asks for what an agent cannot do; `param` names it.
+    UnsupportedParameter, "unsupported_parameter", "invalid_request_error", 400;
+    /// `previous_response_id` names no response.
+    PreviousResponseNotFound, "previous_response_not_found", "invalid_request_error", 400;
     /// Neither text nor attachment.
     MissingText, "missing_text", "invalid_request_error", 400;
     /// An attachment's content is not base64, or its name is empty or too long.
@@ -95,6 +99,8 @@ codes! {
     MessageNotFound, "message_not_found", "not_found_error", 404;
     /// No such choice in this session.
     ChoiceNotFound, "choice_not_found", "not_found_error", 404;
+    /// No such response.
+    ResponseNotFound, "response_not_found", "not_found_error", 404;
     /// No such token of the caller.
     TokenNotFound, "token_not_found", "not_found_error", 404;
     /// No such path.
@@ -113,6 +119,8 @@ codes! {
     SessionExists, "session_exists", "conflict_error", 409;
     /// The same `Idempotency-Key` came with another request.
     IdempotencyKeyReused, "idempotency_key_reused", "conflict_error", 409;
+    /// The conversation has gone on since the response that `previous_response_id` names.
+    PreviousResponseNotLast, "previous_response_not_last", "conflict_error", 409;
     /// The turn is over.
     TurnNotCancellable, "turn_not_cancellable", "conflict_error", 409;
     /// The turn does not wait any more.

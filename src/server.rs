@@ -22,7 +22,7 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings},
+    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings, workspace},
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
@@ -86,6 +86,7 @@ async fn serve(
     let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     let home = home(&config);
     sweep_processes(&store, &home).await;
+    workspace::sweep_calls(&config);
     let settings = settings(&config);
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.

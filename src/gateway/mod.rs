@@ -34,6 +34,7 @@ use crate::{
 mod accounts;
 mod audit;
 mod authority;
+mod calls;
 mod feed;
 mod handover;
 mod model;
@@ -41,6 +42,7 @@ mod operate;
 mod quota;
 mod rejoin;
 mod removal;
+mod responses;
 mod sessions;
 mod streams;
 mod turns;
@@ -48,13 +50,18 @@ mod validate;
 
 pub use self::{
     accounts::LoggedIn,
+    calls::{Asked, Calling},
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
+    rejoin::TurnPlace,
+    responses::no_previous,
+    turns::Behind,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},
     feed::{Cursor, FeedStart, FeedSubscription},
+    session::command::After,
     session::{Item, Subscription},
 };
 
@@ -192,6 +199,7 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
+    calls: calls::Calls,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -205,7 +213,16 @@ impl Gateway {
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
-        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access }
+        Self {
+            supervisor,
+            directory,
+            deps,
+            draining: Arc::default(),
+            settings,
+            making: Arc::default(),
+            access,
+            calls: Arc::default(),
+        }
     }
 
     /// Who may call.

@@ -10,13 +10,24 @@ use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     logs,
-    protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason},
+    protocol::{
+        Choice, ChoiceAnswer, Message, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason,
+    },
     session::{
-        command::{Command, Done, Enqueue},
+        command::{After, Command, Done, Enqueue},
         messages::AwaitTurn,
     },
     store::{Page, Paged, TurnRecord},
 };
+
+/// What comes before a message in its conversation.
+#[derive(Debug, Clone, Default)]
+pub struct Behind {
+    /// What was said elsewhere; it counts where the conversation begins with the message.
+    pub before: Vec<Message>,
+    /// The turn that it must follow.
+    pub after: Option<After>,
+}
 
 impl Gateway {
     /// Accepts a message; makes the session if there is none. When this returns, the turn is committed.
@@ -27,9 +38,25 @@ impl Gateway {
         &self,
         who: &Principal,
         key: &SessionKey,
+        body: SendMessage,
+        source: &str,
+        once: Option<Idempotency>,
+    ) -> Result<Accepted, ApiError> {
+        self.send_behind(who, key, body, source, once, Behind::default()).await
+    }
+
+    /// The same, with what comes before it in the conversation.
+    ///
+    /// # Errors
+    /// As [`Gateway::send`], and `previous_response_not_last`.
+    pub async fn send_behind(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
         mut body: SendMessage,
         source: &str,
         once: Option<Idempotency>,
+        behind: Behind,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
         validate::envelope(&body)?;
@@ -60,6 +87,8 @@ impl Gateway {
             attempt: 1,
             once,
             request_id: logs::request_id(),
+            before: Arc::new(behind.before),
+            after: behind.after,
         };
         self.enqueue(who, key, message).await
     }
@@ -313,6 +342,8 @@ impl Gateway {
             attempt: turn.attempt.saturating_add(1),
             once,
             request_id: logs::request_id(),
+            before: Arc::default(),
+            after: None,
         };
         self.enqueue(who, key, message).await
     }

@@ -264,6 +264,20 @@ impl Store {
         .await
     }
 
+    /// A turn of whichever session, without its files.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn turn_by_id(&self, id: TurnId) -> Result<Option<TurnRecord>, StoreError> {
+        let id = id.to_string();
+        self.read(move |connection| {
+            let row =
+                turns::table.filter(turns::id.eq(&id)).select(TurnRow::as_select()).first(connection).optional()?;
+            row.map(|row| row.read(Vec::new())).transpose()
+        })
+        .await
+    }
+
     /// A turn of the key with its files; none when there is no such turn, or only a text that was offered to another.
     ///
     /// # Errors

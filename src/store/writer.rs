@@ -14,7 +14,7 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, Audience, Claimed, IdempotencyRecord, StoreError, accounts,
+    AccountChange, Append, Audience, Claimed, IdempotencyRecord, Spend, StoreError, accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},
@@ -54,6 +54,8 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
+    /// What somebody has used outside of any session; added up with what appends have used.
+    Spend(Spend),
 }
 
 impl Write {
@@ -70,7 +72,8 @@ impl Write {
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
-            | Self::SweepAudit(_) => None,
+            | Self::SweepAudit(_)
+            | Self::Spend(_) => None,
         }
     }
 }
@@ -80,7 +83,9 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) | Self::SweepAudit(_) => false,
+            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) | Self::SweepAudit(_) | Self::Spend(_) => {
+                false
+            }
             Self::Claim(_)
             | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
@@ -398,6 +403,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
+        Write::Spend(_) => Ok(Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
         Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
     }

@@ -8,6 +8,7 @@ mod client;
 mod cold;
 mod credentials;
 mod crowd;
+mod doors;
 mod fanout;
 mod growth;
 mod latency;
@@ -71,6 +72,8 @@ enum Name {
     Latency,
     /// What is added to an agent's first token, and the CPU of its turn
     Agent,
+    /// The CPU of a turn that is told in another protocol's words
+    Doors,
     /// Acknowledged sends per second
     Sends,
     /// The rate of calls with a token against that of open mode
@@ -163,6 +166,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Memory => runtime.block_on(memory::measure(&plan)),
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
+            Name::Doors => runtime.block_on(doors::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
             Name::Credentials => runtime.block_on(credentials::measure(&plan)),
             Name::Metrics => runtime.block_on(scrape::measure(&plan)),
