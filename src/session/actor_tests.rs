@@ -84,6 +84,8 @@ fn message(text: &str) -> Execute {
         attempt: 1,
         once: None,
         request_id: None,
+        before: Arc::default(),
+        after: None,
     };
     Execute(Arc::new(Principal::local()), Command::Enqueue(Arc::new(message)))
 }
