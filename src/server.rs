@@ -93,8 +93,9 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.
     day_sums.add(&store.spent_since(day_of(Timestamp::now())).await.map_err(io::Error::other)?);
-    let outbound =
-        Outbound::open(store.clone(), Arc::clone(&access), &config, Vec::new()).await.map_err(io::Error::other)?;
+    let outbound = Outbound::open(store.clone(), Arc::clone(&access), &config, routes.replies())
+        .await
+        .map_err(io::Error::other)?;
     let deps = Arc::new(Deps {
         day_sums,
         outbound: outbound.clone(),

@@ -166,6 +166,9 @@ fn whole() -> Config {
         agent: text(),
         policy: Policy::Enqueue,
         owner: text(),
+        reply_url: text(),
+        reply_secret: Some(Secret::new("x")),
+        reply_secret_env: text(),
     };
     config.webhooks.insert("ROUTE".into(), route);
     config

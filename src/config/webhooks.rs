@@ -7,7 +7,7 @@ use serde::{
     de::{SeqAccess, Visitor, value::StrDeserializer},
 };
 
-use super::Secret;
+use super::{Secret, shown};
 use crate::protocol::Policy;
 
 /// How a sender shows that it may send.
@@ -68,6 +68,13 @@ pub struct WebhookConfig {
     pub policy: Policy,
     /// Whose sessions they are; `local`, whose sessions only admins see once there are users, when left out.
     pub owner: Option<String>,
+    /// Where the ends of the turns are posted to, with the final text. Never written out with what may be a secret in it.
+    #[serde(serialize_with = "shown::serialize_endpoint")]
+    pub reply_url: Option<String>,
+    /// What these are signed with: `whsec_…`.
+    pub reply_secret: Option<Secret>,
+    /// The variable of the server's environment that holds it.
+    pub reply_secret_env: Option<String>,
 }
 
 impl Default for WebhookConfig {
@@ -84,6 +91,9 @@ impl Default for WebhookConfig {
             agent: None,
             policy: Policy::default(),
             owner: None,
+            reply_url: None,
+            reply_secret: None,
+            reply_secret_env: None,
         }
     }
 }

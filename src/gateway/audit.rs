@@ -6,26 +6,11 @@ use super::{Gateway, Principal, session_not_found};
 use crate::{
     access::Deed,
     error::{ApiError, Code},
-    ids::SessionKey,
     protocol::account::AuditEntry,
     store::{AuditFilter, Page, Paged},
 };
 
 impl Gateway {
-    /// Notes what was done to a session of `owner`.
-    pub(super) fn note(&self, who: &Principal, action: &'static str, key: &SessionKey, owner: &str, detail: Value) {
-        self.access.audit.note(Deed { action, session: Some(key), owner, detail }.by(who));
-    }
-
-    /// The same where the owner is not at hand: the caller, but for admins, who act on everybody's.
-    pub(super) async fn note_of(&self, who: &Principal, action: &'static str, key: &SessionKey, detail: Value) {
-        let owner = match who.is_admin() {
-            true => self.snapshot(who, key).await.ok().map(|session| session.owner),
-            false => None,
-        };
-        self.note(who, action, key, owner.as_deref().unwrap_or(&who.user), detail);
-    }
-
     /// Notes what was done to the server.
     pub(super) fn note_server(&self, who: &Principal, action: &'static str, detail: Value) {
         self.access.audit.note(Deed { action, session: None, owner: &who.user, detail }.by(who));

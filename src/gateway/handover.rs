@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Accepted, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
@@ -63,13 +63,9 @@ impl Gateway {
             request_id: crate::logs::request_id(),
         };
         let hand_over = HandOver { agent: body.agent, profile: body.profile, message };
-        let detail = json!({"agent": hand_over.agent, "profile": hand_over.profile});
         let _room = self.room_for(who, Some(key), true).await?;
         match self.execute(who, key, false, Command::HandOver(Arc::new(hand_over))).await? {
-            Done::Accepted(accepted) => {
-                self.note(who, "session.continue", key, &accepted.owner, detail);
-                Ok(*accepted)
-            }
+            Done::Accepted(accepted) => Ok(*accepted),
             Done::Duplicate(outcome) => self.sent_before(key, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -92,12 +88,8 @@ impl Gateway {
         }
         let value = serde_json::to_value(&feedback).map_err(|_never| unexpected())?;
         let name = feedback.turn_id.map_or_else(|| "session".to_owned(), |turn| turn.to_string());
-        let about = json!({"about": name});
         match self.execute(who, key, false, Command::Feedback(name, value)).await? {
-            Done::Unit => {
-                self.note_of(who, "session.feedback", key, about).await;
-                Ok(feedback)
-            }
+            Done::Unit => Ok(feedback),
             _ => Err(unexpected()),
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     protocol::{Choice, Message, OpenTool, Snapshot, Turn},
     session::{
         Deps, Effective, SessionActor, SessionHandle, Undelivered,
-        command::{Asker, Command, Done},
+        command::{Command, Done},
         messages::{Execute, GetView, View},
     },
     store::Page,
@@ -80,8 +80,6 @@ pub struct Accepted {
     /// The `turn.queued` event of the turn: a stream after `seq - 1` shows it whole. For a steered text the next event
     /// of the session: a stream after `seq - 1` shows all that comes of it.
     pub seq: u64,
-    /// Whose session it is.
-    pub owner: String,
 }
 
 /// A turn that is over, with the final assistant text.
@@ -298,8 +296,7 @@ impl Gateway {
         command: Command,
     ) -> Result<Done, ApiError> {
         self.refuse_while_draining()?;
-        let asker = if who.is_admin() { Asker::Anybody } else { Asker::User(Arc::new(who.clone())) };
-        let done = self.ask(key, create, Execute(asker, command)).await?;
+        let done = self.ask(key, create, Execute(Arc::new(who.clone()), command)).await?;
         match done {
             // In the same words whether it is not there or not to be seen.
             None => Err(session_not_found(key)),

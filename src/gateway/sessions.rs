@@ -58,11 +58,7 @@ impl Gateway {
         let _room = self.room_for(who, Some(&key), false).await?;
         let command = Command::Create { owner: who.user.clone(), body: Arc::new(body), once };
         match self.execute(who, &key, true, command).await? {
-            Done::Snapshot(snapshot) => {
-                let detail = json!({"id": snapshot.id, "agent": snapshot.agent, "visibility": snapshot.visibility});
-                self.note(who, "session.create", &key, &snapshot.owner, detail);
-                Ok(*snapshot)
-            }
+            Done::Snapshot(snapshot) => Ok(*snapshot),
             Done::Duplicate(outcome) => self.created_before(who, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -237,23 +233,11 @@ impl Gateway {
             let org = body.org_id.clone().unwrap_or(stored);
             self.check_visibility(who, visibility, org.as_deref())?;
         }
-        let fields = changed_fields(&body);
         let _room = match body.archived {
             Some(false) => self.room_to_unarchive(who, key).await?,
             _ => None,
         };
-        let budget = body.budget.is_some();
-        let snapshot = self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await?;
-        let mut detail = json!({"fields": fields});
-        if let (true, Some(detail)) = (shown, detail.as_object_mut()) {
-            detail.insert("visibility".into(), json!(snapshot.visibility));
-            detail.insert("org_id".into(), json!(snapshot.org_id));
-        }
-        if let (true, Some(detail)) = (budget, detail.as_object_mut()) {
-            detail.insert("budget".into(), json!(snapshot.budget));
-        }
-        self.note(who, "session.update", key, &snapshot.owner, detail);
-        Ok(snapshot)
+        self.snapshot_of(who, key, Command::Patch(Arc::new(body))).await
     }
 
     async fn snapshot_of(&self, who: &Principal, key: &SessionKey, command: Command) -> Result<Snapshot, ApiError> {
@@ -271,9 +255,8 @@ impl Gateway {
     /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
     pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
         self.may_write(who, key).await?;
-        let owner = self.snapshot(who, key).await?.owner;
+        self.snapshot(who, key).await?;
         self.execute(who, key, false, Command::Delete { force }).await?;
-        self.note(who, "session.delete", key, &owner, json!({"force": force}));
         Ok(())
     }
 
@@ -293,10 +276,7 @@ impl Gateway {
             return self.snapshot(who, key).await;
         }
         match self.execute(who, key, false, Command::Reset(once)).await? {
-            Done::Snapshot(snapshot) => {
-                self.note(who, "session.reset", key, &snapshot.owner, json!({"id": snapshot.id}));
-                Ok(*snapshot)
-            }
+            Done::Snapshot(snapshot) => Ok(*snapshot),
             Done::Duplicate(_) => self.snapshot(who, key).await,
             // A delete came between.
             Done::Unit => Err(session_not_found(key)),
@@ -310,9 +290,7 @@ impl Gateway {
     /// `session_not_found`.
     pub async fn reload(&self, who: &Principal, key: &SessionKey) -> Result<Snapshot, ApiError> {
         self.may_write(who, key).await?;
-        let snapshot = self.snapshot_of(who, key, Command::Reload).await?;
-        self.note(who, "session.reload", key, &snapshot.owner, json!({}));
-        Ok(snapshot)
+        self.snapshot_of(who, key, Command::Reload).await
     }
 
     /// The brief: `goal`, `done`, `open`, `clarifications`.
@@ -340,12 +318,8 @@ impl Gateway {
     ) -> Result<Brief, ApiError> {
         validate::brief(&brief)?;
         self.may_write(who, key).await?;
-        let fields: Vec<String> = brief.keys().cloned().collect();
         match self.execute(who, key, false, Command::Brief(brief)).await? {
-            Done::Brief(brief) => {
-                self.note_of(who, "session.brief", key, json!({"fields": fields})).await;
-                Ok(Brief::of(&brief))
-            }
+            Done::Brief(brief) => Ok(Brief::of(&brief)),
             _ => Err(unexpected()),
         }
     }
@@ -424,23 +398,6 @@ impl Gateway {
 }
 
 /// The names of the fields that a change has.
-fn changed_fields(body: &PatchSession) -> Vec<&'static str> {
-    let fields = [
-        ("title", body.title.is_some()),
-        ("metadata", body.metadata.is_some()),
-        ("visibility", body.visibility.is_some()),
-        ("org_id", body.org_id.is_some()),
-        ("archived", body.archived.is_some()),
-        ("agent", body.agent.is_some()),
-        ("model", body.model.is_some()),
-        ("mode", body.mode.is_some()),
-        ("permission_mode", body.permission_mode.is_some()),
-        ("brief", body.brief.is_some()),
-        ("budget", body.budget.is_some()),
-    ];
-    fields.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
-}
-
 fn add_running(answer: &mut StateView, state: &State) {
     answer.queue = state.queued();
     let Some(running) = &state.running else { return };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Accepted, Finished, Gateway, Idempotency, Principal, sessions::unexpected, validate};
 use crate::{
@@ -78,13 +78,8 @@ impl Gateway {
 
     async fn enqueue(&self, who: &Principal, key: &SessionKey, message: Enqueue) -> Result<Accepted, ApiError> {
         let _room = self.room_for(who, Some(key), true).await?;
-        let action = if message.continued_from.is_some() { "turn.retry" } else { "turn.send" };
         match self.execute(who, key, true, Command::Enqueue(Arc::new(message))).await? {
-            Done::Accepted(accepted) => {
-                let detail = json!({"turn": accepted.turn.id, "steered": accepted.steered});
-                self.note(who, action, key, &accepted.owner, detail);
-                Ok(*accepted)
-            }
+            Done::Accepted(accepted) => Ok(*accepted),
             Done::Duplicate(outcome) => self.sent_before(key, &outcome).await,
             _ => Err(unexpected()),
         }
@@ -100,7 +95,7 @@ impl Gateway {
         let seq = record.first_seq;
         let turn = self.current(key, id).await?.unwrap_or(record.turn);
         let position = turn.position.unwrap_or(0);
-        Ok(Accepted { turn, position, steered, seq, owner: String::new() })
+        Ok(Accepted { turn, position, steered, seq })
     }
 
     async fn may_write_or_create(&self, who: &Principal, key: &SessionKey) -> Result<(), ApiError> {
@@ -239,7 +234,6 @@ impl Gateway {
     pub async fn cancel_turn(&self, who: &Principal, key: &SessionKey, id: TurnId) -> Result<Turn, ApiError> {
         self.may_write(who, key).await?;
         let turn = self.on_turn(who, key, id, Command::Cancel(id), Code::TurnNotCancellable).await?;
-        self.note_of(who, "turn.cancel", key, json!({"turn": id})).await;
         Ok(turn)
     }
 
@@ -260,7 +254,6 @@ impl Gateway {
         }
         self.may_write(who, key).await?;
         let turn = self.on_turn(who, key, id, Command::Edit(id, text), Code::TurnNotQueued).await?;
-        self.note_of(who, "turn.edit", key, json!({"turn": id})).await;
         Ok(turn)
     }
 
@@ -285,7 +278,6 @@ impl Gateway {
             return Err(ApiError::new(Code::TurnNotQueued, message).with("state", turn.state));
         }
         let turn = self.on_turn(who, key, id, Command::Move(id, before), Code::TurnNotQueued).await?;
-        self.note_of(who, "turn.move", key, json!({"turn": id, "before": before})).await;
         Ok(turn)
     }
 
@@ -342,10 +334,7 @@ impl Gateway {
     pub async fn abort(&self, who: &Principal, key: &SessionKey) -> Result<Option<TurnId>, ApiError> {
         self.may_write(who, key).await?;
         match self.execute(who, key, false, Command::Abort).await? {
-            Done::Stopping(turn) => {
-                self.note_of(who, "session.abort", key, json!({"turn": turn})).await;
-                Ok(turn)
-            }
+            Done::Stopping(turn) => Ok(turn),
             _ => Err(unexpected()),
         }
     }
@@ -357,10 +346,7 @@ impl Gateway {
     pub async fn clear_queue(&self, who: &Principal, key: &SessionKey) -> Result<usize, ApiError> {
         self.may_write(who, key).await?;
         match self.execute(who, key, false, Command::ClearQueue).await? {
-            Done::Count(count) => {
-                self.note_of(who, "queue.clear", key, json!({"cancelled": count})).await;
-                Ok(count)
-            }
+            Done::Count(count) => Ok(count),
             _ => Err(unexpected()),
         }
     }
@@ -393,7 +379,6 @@ impl Gateway {
         self.may_write(who, key).await?;
         let error = match self.execute(who, key, false, Command::Answer(id, answer, by)).await {
             Ok(_) => {
-                self.note_of(who, "choice.answer", key, json!({"choice": id})).await;
                 return Ok(());
             }
             Err(error) => error,

@@ -59,16 +59,6 @@ pub enum Command {
     Reload,
 }
 
-/// Who asks, as far as a session has to know. The session itself decides who may change it, on the state that the change
-/// is made on: nothing can come between.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asker {
-    /// The server, or an admin.
-    Anybody,
-    /// A user, who may change its own sessions, and is told of those that it may see.
-    User(std::sync::Arc<crate::access::Principal>),
-}
-
 /// A hand-over, checked by the gateway.
 #[derive(Debug, Clone)]
 pub struct HandOver {

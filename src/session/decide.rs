@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     budget::ASK_ID,
-    command::{Asker, Command, Done},
+    command::{Command, Done},
     draft::{Draft, Effect, Ending, changed_of},
     env::Env,
     progress::option_for,
@@ -14,6 +14,7 @@ use super::{
     turns::no_session,
 };
 use crate::{
+    access::Principal,
     agents::Answer,
     config::TimeoutOutcome,
     error::{ApiError, Code},
@@ -30,8 +31,8 @@ impl Draft {
     ///
     /// # Errors
     /// `session_not_found` where it may not be seen, `not_session_owner` where it may.
-    pub fn admits(&self, asker: &Asker, command: &Command) -> Result<(), ApiError> {
-        let (Asker::User(who), Some(state)) = (asker, &self.state) else { return Ok(()) };
+    pub fn admits(&self, who: &Principal, command: &Command) -> Result<(), ApiError> {
+        let Some(state) = &self.state else { return Ok(()) };
         let snapshot = &state.record.snapshot;
         match command {
             // These make a session, and say themselves that there is one.

@@ -16,7 +16,8 @@ use crate::{
     gateway::Finished,
     ids::{MessageId, SessionId, SessionKey, TurnId},
     protocol::{
-        Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, frame::Batch,
+        Event, EventBody, Frame, Message, Part, Role, Snapshot, Turn, TurnError, TurnState, Usage, account::AuditEntry,
+        frame::Batch,
     },
     store::{
         Append, Audience, ChoiceWrite, IdempotencyRecord, MessageWrite, Rule, SessionRecord, SessionWrite, Spend,
@@ -83,6 +84,8 @@ pub struct Draft {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub calls: Vec<IdempotencyRecord>,
+    /// What is said of it in the audit.
+    pub audit: Vec<AuditEntry>,
     /// What turns have used, for the day of their owner.
     pub spends: Vec<Spend>,
     /// What to do once it is committed.
@@ -119,6 +122,7 @@ impl Draft {
             new_rules: Vec::new(),
             native_ids: Vec::new(),
             calls: Vec::new(),
+            audit: Vec::new(),
             spends: Vec::new(),
             effects: Vec::new(),
             session: RowChange::Keep,
@@ -302,6 +306,7 @@ impl Draft {
             && self.texts.is_empty()
             && self.removed.is_empty()
             && self.native_ids.is_empty()
+            && self.audit.is_empty()
             && matches!(self.session, RowChange::Keep)
     }
 
@@ -337,6 +342,7 @@ impl Draft {
             rules: std::mem::take(&mut self.new_rules),
             native_ids: std::mem::take(&mut self.native_ids),
             idempotency: self.calls.clone(),
+            audit: std::mem::take(&mut self.audit),
             spends: self.spends.clone(),
             audience: self.state.as_ref().map(|state| Audience::of(&state.record.snapshot)),
             deliveries: Vec::new(),

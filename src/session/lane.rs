@@ -14,13 +14,15 @@ use tokio::sync::oneshot;
 use super::{
     SessionActor,
     actor::beside,
-    command::{Asker, Command, Done},
+    audit,
+    command::{Command, Done},
     draft::Draft,
     env::{Env, RandomIds},
     messages::Fate,
     state::State,
 };
 use crate::{
+    access::{Deed, Principal},
     agents::AgentEvent,
     error::{ApiError, Code},
     metrics::{self, Settled},
@@ -43,7 +45,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug)]
 pub(super) enum Input {
     /// A client asks.
-    Command(Asker, Command, oneshot::Sender<Result<Done, ApiError>>),
+    Command(Arc<Principal>, Command, oneshot::Sender<Result<Done, ApiError>>),
     /// The agent tells.
     Agent(AgentEvent),
     /// The agent is gone.
@@ -124,7 +126,7 @@ impl SessionActor {
                     self.lane.inbox.push_front(input);
                     break;
                 }
-                Input::Command(asker, command, reply) => match self.decide(&mut draft, &mut env, &asker, &command) {
+                Input::Command(who, command, reply) => match self.decide(&mut draft, &mut env, &who, &command) {
                     Ok(done) => {
                         if let (Command::Enqueue(message), Done::Accepted(accepted)) = (&command, &done) {
                             self.trace.sent(accepted.turn.id, message.request_id.as_ref());
@@ -207,10 +209,10 @@ impl SessionActor {
         &mut self,
         draft: &mut Draft,
         env: &mut Env<'_>,
-        asker: &Asker,
+        who: &Principal,
         command: &Command,
     ) -> Result<Done, ApiError> {
-        draft.admits(asker, command)?;
+        draft.admits(who, command)?;
         let once = match command {
             Command::Enqueue(message) => message.once.as_ref(),
             Command::Create { once, .. } => once.as_ref(),
@@ -227,7 +229,14 @@ impl SessionActor {
                 return Ok(Done::Duplicate(known.outcome.clone()));
             }
         }
-        draft.decide(env, command)
+        let done = draft.decide(env, command)?;
+        if let Some((action, detail)) = audit::deed(command, &done, draft) {
+            // Of a session that is deleted here, the state before tells whose it was.
+            let owner = draft.state.as_ref().or(self.state.as_ref()).map(|state| &state.record.snapshot.owner);
+            let owner = owner.map_or(who.user.as_str(), String::as_str);
+            draft.audit.push(Deed { action, session: Some(&self.key), owner, detail }.by(who));
+        }
+        Ok(done)
     }
 
     /// What was decided is on disk: now it is true, and can be told.

@@ -6,21 +6,23 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use super::{
-    command::{Asker, Command, Done},
+    command::{Command, Done},
     outbox::Outbox,
     state::State,
 };
 use crate::{
+    access::Principal,
     error::ApiError,
     gateway::Finished,
     ids::{SessionKey, TurnId},
     protocol::Snapshot,
 };
 
-/// Decide a command; the answer comes after the commit.
+/// Decide a command of a caller; the answer comes after the commit. The session itself decides whether the caller may, on
+/// the state that the change is made on: nothing can come between.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Done, ApiError>")]
-pub struct Execute(pub Asker, pub Command);
+pub struct Execute(pub Arc<Principal>, pub Command);
 
 /// Follow the session. One message: the snapshot, the cursor and the place in the live stream belong together.
 #[derive(Debug, Message)]

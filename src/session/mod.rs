@@ -5,13 +5,15 @@
 //! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
 //! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `handover`, `turns` (the way of a
-//!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`]
+//!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`];
+//!   `audit` (what is noted of a command)
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
 //! - over all sessions: [`admission`]
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
 
 pub mod actor;
 pub mod admission;
+mod audit;
 mod backend;
 pub mod budget;
 pub mod coalesce;

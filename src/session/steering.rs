@@ -51,7 +51,6 @@ impl Draft {
         env: &mut Env<'_>,
         message: &Enqueue,
         mut record: TurnRecord,
-        owner: String,
     ) -> Result<Accepted, ApiError> {
         let seq = self.last_seq() + 1;
         let Some(running) = self.running() else { return Err(no_session()) };
@@ -70,7 +69,7 @@ impl Draft {
         if started && native {
             self.effects.push(Effect::Steer(number, message.text.clone()));
         }
-        Ok(Accepted { turn, position: 0, steered: true, seq, owner })
+        Ok(Accepted { turn, position: 0, steered: true, seq })
     }
 
     /// Gives the agent what was offered while it was starting.

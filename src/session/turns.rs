@@ -70,9 +70,8 @@ impl Draft {
         }
         let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
-        let owner = state.record.snapshot.owner.clone();
         if steer {
-            return self.offer(env, message, record, owner);
+            return self.offer(env, message, record);
         }
         match message.policy {
             Policy::Replace => self.drop_queued(env, "replaced"),
@@ -88,13 +87,7 @@ impl Draft {
         let Some(state) = &self.state else { return Err(no_session()) };
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
-        Ok(Accepted {
-            turn: turn.or_else(|error| self.settled(id).ok_or(error))?,
-            position,
-            steered: false,
-            seq,
-            owner,
-        })
+        Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.

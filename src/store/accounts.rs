@@ -178,7 +178,7 @@ pub(super) fn change(
             .set(account_state::version.eq(account_state::version + 1))
             .execute(connection)?;
         if let Some(entry) = audit {
-            insert_audit(connection, entry)?;
+            insert_audit(connection, [entry])?;
         }
     }
     Ok(changed)

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::{
-    Append, Claimed, ClaimedSession, SessionWrite, choices,
+    Append, Claimed, ClaimedSession, SessionWrite, audit, choices,
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
     deliveries,
@@ -47,6 +47,7 @@ pub(super) fn apply(connection: &mut AnyConnection, lane: i32, append: &Append) 
         messages::insert(connection, message)?;
     }
     write_rest(connection, append)?;
+    audit::insert(connection, &append.audit)?;
     Ok(Applied::Done(position))
 }
 

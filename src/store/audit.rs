@@ -7,6 +7,7 @@ use super::{
     codec::{from_json, optional_text, parse, parse_optional, text, to_json},
     connection::AnyConnection,
     fault::Fault,
+    merge::MAX_ROWS,
     page::{Walk, walk},
     schema::audit,
     writer::Write,
@@ -57,9 +58,25 @@ impl AuditRow {
     }
 }
 
-/// Adds an entry.
-pub(super) fn insert(connection: &mut AnyConnection, entry: &AuditEntry) -> Result<(), Fault> {
-    diesel::insert_into(audit::table).values(AuditRow::new(entry)?).execute(connection)?;
+/// Adds entries.
+pub(super) fn insert<'a>(
+    connection: &mut AnyConnection,
+    entries: impl IntoIterator<Item = &'a AuditEntry>,
+) -> Result<(), Fault> {
+    let rows = entries.into_iter().map(AuditRow::new).collect::<Result<Vec<_>, _>>()?;
+    match connection {
+        // A statement for each: it stays prepared.
+        AnyConnection::Sqlite(c) => {
+            for row in rows {
+                diesel::insert_into(audit::table).values(row).execute(c)?;
+            }
+        }
+        AnyConnection::Postgres(c) => {
+            for rows in rows.chunks(MAX_ROWS) {
+                diesel::insert_into(audit::table).values(rows).execute(c)?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use diesel::{
 use super::{
     Append, SessionWrite, TurnWrite,
     append::{check_numbers, last_seq, write_rest, write_session},
+    audit,
     codec::signed,
     connection::AnyConnection,
     events::BatchRow,
@@ -23,9 +24,10 @@ use super::{
     turns::{self as turn_rows, AttachmentsRow, TurnRow},
     writer::{Reply, Write, one},
 };
+use crate::protocol::account::AuditEntry;
 
 /// Rows in one statement; Postgres takes 65 535 parameters.
-const MAX_ROWS: usize = 1000;
+pub(super) const MAX_ROWS: usize = 1000;
 
 /// Appends of one key that follow each other: one compare-and-set for all.
 struct Chain {
@@ -116,12 +118,14 @@ fn flush(connection: &mut AnyConnection, lane: i32, group: Group<'_>, replies: &
     for append in updates.into_iter().rev() {
         write_session(connection, append)?;
     }
+    let noted: Vec<&AuditEntry> = won.iter().flat_map(|append| &append.audit).collect();
     for append in won {
         for write in append.turns.iter().filter(|write| !matches!(write, TurnWrite::Insert(_))) {
             turn_rows::write(connection, &append.key, write)?;
         }
         write_rest(connection, append)?;
     }
+    audit::insert(connection, noted)?;
     // A chain that did not fit may still be right in a later link; each of its appends is answered for itself.
     for (place, append) in group.appends.iter().filter(|(_, append)| !advanced.contains(append.key.as_str())) {
         set(replies, *place, Reply::of(lane, super::append::apply(connection, lane, append)?));

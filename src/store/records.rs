@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{BudgetRecord, DeliveryWrite, Spend};
 use crate::{
     ids::{ChoiceId, EndpointId, SessionId, SessionKey, TurnId},
-    protocol::{Attachment, Choice, Message, Snapshot, Turn, Visibility, frame::Batch},
+    protocol::{Attachment, Choice, Message, Snapshot, Turn, Visibility, account::AuditEntry, frame::Batch},
     timestamp::Timestamp,
 };
 
@@ -201,6 +201,8 @@ pub struct Append {
     pub native_ids: Vec<(SessionId, String, Option<String>)>,
     /// Calls that must not happen twice.
     pub idempotency: Vec<IdempotencyRecord>,
+    /// What is said of it in the audit.
+    pub audit: Vec<AuditEntry>,
     /// What its turns have used, where that is counted for their owner's day.
     pub spends: Vec<Spend>,
     /// Who may see the session, for those that follow all sessions; of a session that is deleted, as it was.

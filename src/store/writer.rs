@@ -397,9 +397,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
-        Write::Audit(entries) => {
-            entries.iter().try_for_each(|entry| audit::insert(connection, entry)).map(|()| Reply::Done)
-        }
+        Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
         Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
         Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),
         Write::Attempt(attempt) => deliveries::note(connection, attempt).map(|()| Reply::Done),

@@ -93,6 +93,7 @@ pub fn append(key: &SessionKey, epoch: i64, expected_seq: u64, texts: &[&str]) -
         rules: Vec::new(),
         native_ids: Vec::new(),
         idempotency: Vec::new(),
+        audit: Vec::new(),
         spends: Vec::new(),
         audience: None,
         deliveries: Vec::new(),

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::{
     door::{Door, OTHER, SHARED, STANDARD, now},
     gateway::{str_of, turn_id},
+    outbound::QUICK,
+    receiver::Receiver,
 };
 
 #[tokio::test]
@@ -334,4 +336,34 @@ async fn what_a_template_shows_is_not_what_lets_somebody_in() {
     let shown: Value = serde_json::from_str(str_of(&turn["turn"], "text")).unwrap();
     assert_eq!(shown["x-shown"], "yes");
     assert!(!shown.to_string().contains("hidden") && !shown.to_string().contains(SHARED), "{shown}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_turn_is_told_where_the_route_says_also_after_a_crash() {
+    let receiver = Receiver::start().await;
+    let routes = format!(
+        "[webhooks.shared]\nverify = \"secret\"\nsecret_env = \"HOOK_SECRET\"\nreply_url = {:?}\nreply_secret = {OTHER:?}\n\
+         [webhooks.silent]\nverify = \"none\"\n",
+        receiver.url()
+    );
+    let mut door = Door::with(&routes, QUICK);
+    let turn = turn_id(&door.send(door.shared(r#"{"text":"how are you?"}"#)).await.ok(202));
+    let seen = receiver.wait(1).await;
+    assert!(seen[0].is_signed(OTHER) && !seen[0].is_signed(STANDARD), "{seen:?}");
+    let event = seen[0].event();
+    assert_eq!((str_of(&event, "turn_id"), str_of(&event, "response")), (turn.as_str(), "how are you?"));
+    assert_eq!((str_of(&event, "type"), &event["data"]["state"]), ("turn.finished", &json!("completed")));
+
+    // Neither another route's turns nor those of a client in the same session are told.
+    door.send(door.call("silent", r#"{"text":"x"}"#)).await.ok(202);
+    door.server.run("webhook:shared:default", json!({"text": "by hand"})).await;
+    let slow = json!({"text": r#"/script {"deltas":40,"delay_ms":25,"text":"late"}"#, "sender": "slow"}).to_string();
+    let turn = turn_id(&door.send(door.shared(&slow)).await.ok(202));
+    door.server.kill9();
+    door.server.restart();
+    let seen = receiver.wait(2).await;
+    let event = seen[1].event();
+    // It was cut off, or it had not begun: either way there is one end, and it is told.
+    assert_eq!(str_of(&event, "turn_id"), turn);
+    assert!(["interrupted", "completed"].contains(&str_of(&event["data"], "state")), "{event}");
 }

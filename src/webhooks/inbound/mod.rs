@@ -11,6 +11,7 @@ mod check;
 mod headers;
 mod key;
 mod read;
+mod reply;
 mod stats;
 mod template;
 
@@ -29,6 +30,7 @@ use crate::{
     access::Principal,
     config::{Config, Secret, Verify, WebhookConfig},
     protocol::{Policy, account::is_account_name},
+    webhooks::outbound::Configured,
 };
 
 /// The longest name of a route.
@@ -51,6 +53,12 @@ pub struct Route {
     when: Option<Condition>,
     agent: Option<String>,
     policy: Policy,
+    reply: Option<Configured>,
+}
+
+/// The `source` of the turns of a route.
+fn source(route: &str) -> String {
+    format!("webhook:{route}")
 }
 
 impl Route {
@@ -94,6 +102,7 @@ impl Route {
         Ok(Self {
             check,
             owner,
+            reply: reply::endpoint(name, route, &prefix, variable).map_err(|(key, what)| bad(key, &what))?,
             prefix,
             text: template(".text", &route.text, Template::for_text)?,
             session_key: template(".session_key", &route.session_key, Template::for_key)?,
@@ -148,6 +157,12 @@ impl Routes {
         self.0.get(name)
     }
 
+    /// The endpoints that are told of the ends of turns.
+    #[must_use]
+    pub fn replies(&self) -> Vec<Configured> {
+        self.iter().filter_map(|route| route.reply.clone()).collect()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.0.values().map(AsRef::as_ref)
@@ -195,6 +210,13 @@ mod tests {
             ("[webhooks.a]\nverify = 'none'\nsession_key = '{% if %}'", "webhooks.a.session_key: "),
             ("[webhooks.a]\nverify = 'none'\nwhen = 'a =='", "webhooks.a.when: "),
             ("[webhooks.a]\nverify = 'none'\nagent = 'nobody'", "webhooks.a.agent: no agent"),
+            ("[webhooks.a]\nverify = 'none'\nreply_url = 'https://h/x'", "webhooks.a.reply_secret: replies are signed"),
+            ("[webhooks.a]\nverify = 'none'\nreply_secret = 'x'", "webhooks.a.reply_url: needed"),
+            ("[webhooks.a]\nverify = 'none'\nreply_url = 'ftp://h'\nreply_secret = 'x'", "webhooks.a.reply_url: "),
+            (
+                "[webhooks.a]\nverify = 'none'\nreply_url = 'https://h'\nreply_secret = 'x'",
+                "webhooks.a.reply_secret: a secret",
+            ),
             ("[webhooks.a]\nverify = 'none'\nowner = 'a b'", "webhooks.a.owner: "),
         ] {
             let line = line(text);

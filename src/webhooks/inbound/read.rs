@@ -67,7 +67,7 @@ impl Route {
             metadata,
             agent: self.agent.clone(),
             policy: self.policy,
-            source: Some(format!("webhook:{}", self.name)),
+            source: Some(super::source(&self.name)),
             ..SendMessage::default()
         };
         let key = self.key(&payload, &context)?;
