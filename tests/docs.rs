@@ -128,6 +128,7 @@ fn whole() -> Config {
     config.store.url = Some(Secret::new("x"));
     config.pool.max_memory = Some(greenroom::config::Size::mib(1));
     config.session.default_agent = text();
+    config.audit.keep = Some(greenroom::config::Duration::secs(1));
     config.agents.insert("NAME".into(), agent);
     let limits = CallerLimits {
         requests_per_second: Some(0),

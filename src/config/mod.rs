@@ -55,6 +55,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// Endpoints of outbound webhooks by name, beside those that users make.
     pub webhook_endpoints: BTreeMap<String, WebhookEndpointConfig>,
+    /// The audit.
+    pub audit: AuditConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.
@@ -272,8 +274,10 @@ pub struct LimitsConfig {
     pub max_frame: Size,
     /// Connections at once.
     pub max_connections: usize,
-    /// How long a client may take to send its request's head.
+    /// How long a client may take to send its request's head, and pause within a body.
     pub head_timeout: Duration,
+    /// How long a client may take to send a body.
+    pub body_timeout: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -284,8 +288,17 @@ impl Default for LimitsConfig {
             max_frame: Size::mib(1),
             max_connections: 25_000,
             head_timeout: Duration::secs(10),
+            body_timeout: Duration::mins(5),
         }
     }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// How long entries are kept; for ever when left out.
+    pub keep: Option<Duration>,
 }
 
 /// `[recovery]`

@@ -40,6 +40,7 @@ mod handover;
 mod model;
 mod operate;
 mod quota;
+mod rejoin;
 mod sessions;
 mod streams;
 mod turns;

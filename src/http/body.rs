@@ -3,7 +3,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use actix_web::{
@@ -16,9 +15,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::LocalBoxFuture};
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use super::Api;
-use crate::error::{ApiError, Code};
+use crate::{
+    config::LimitsConfig,
+    error::{ApiError, Code},
+};
 
 /// A body of at most `limits.max_body`, as it came; empty when there is none.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ macro_rules! body {
                 let (request, payload) = (request.clone(), payload.take());
                 Box::pin(async move {
                     let limits = &Api::of(&request)?.config.limits;
-                    read(&request, payload, limits.$limit.bytes(), limits.head_timeout.0, check_media).await.map(Self)
+                    read(&request, payload, limits.$limit.bytes(), limits, check_media).await.map(Self)
                 })
             }
         }
@@ -103,15 +106,16 @@ pub(super) fn too_large(limit: usize) -> ApiError {
 /// `body_too_large`, `request_timeout`, `invalid_json` for one that broke off.
 pub(super) async fn read_any(request: &HttpRequest, payload: Payload) -> Result<Bytes, ApiError> {
     let limits = &Api::of(request)?.config.limits;
-    read(request, payload, limits.max_body.bytes(), limits.head_timeout.0, |_| Ok(())).await
+    read(request, payload, limits.max_body.bytes(), limits, |_| Ok(())).await
 }
 
-/// Reads a body of at most `limit` bytes, of a kind that `check` takes; each piece of it must come within `patience`.
+/// Reads a body of at most `limit` bytes, of a kind that `check` takes. Each piece of it must come in time, and so must the
+/// whole: a byte now and then is no way to keep a connection for ever.
 async fn read(
     request: &HttpRequest,
     mut payload: Payload,
     limit: usize,
-    patience: Duration,
+    limits: &LimitsConfig,
     check: fn(&HeaderMap) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
@@ -128,11 +132,13 @@ async fn read(
     }
     let media = check(headers);
     let mut body = BytesMut::new();
+    let end = Instant::now() + limits.body_timeout.0;
     loop {
-        let piece = match tokio::time::timeout(patience, payload.next()).await {
+        let pause = Instant::now() + limits.head_timeout.0;
+        let piece = match tokio::time::timeout_at(pause.min(end), payload.next()).await {
             Err(_) => {
-                let error = ApiError::new(Code::RequestTimeout, "The body stopped arriving.");
-                return refuse(payload, error);
+                let what = if pause < end { "stopped arriving" } else { "took too long to arrive" };
+                return refuse(payload, ApiError::new(Code::RequestTimeout, format!("The body {what}.")));
             }
             Ok(None) => return Ok(body.freeze()),
             Ok(Some(Err(error))) => {

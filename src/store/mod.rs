@@ -108,6 +108,7 @@ struct Inner {
     ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
+    /// True when other servers may work on the same database.
     shared: bool,
     /// Held until nothing of this store runs any more.
     lock: Mutex<Option<File>>,
@@ -164,18 +165,23 @@ impl Store {
             senders.push(sender);
             health.push(state);
         }
-        let timeout = config.timeout.0;
-        let shared = !target.is_sqlite();
+        let (timeout, shared) = (config.timeout.0, !target.is_sqlite());
         Ok(Self(Arc::new(Inner {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
             health,
             ring,
             pool: Pool::new(target, config.readers, timeout),
-            shared,
             timeout,
+            shared,
             lock: Mutex::new(lock),
         })))
+    }
+
+    /// True when other servers may work on the same database: on Postgres.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;
@@ -235,12 +241,6 @@ impl Store {
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting = senders.iter().flat_map(|senders| senders.iter());
         (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
-    }
-
-    /// True when other servers may work on the same database.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.0.shared
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

@@ -47,6 +47,8 @@ pub(super) enum Write {
     Append(Box<Append>),
     RememberCall(IdempotencyRecord),
     SweepIdempotency(Timestamp),
+    /// Removes some of the audit's entries from before this moment.
+    SweepAudit(Timestamp),
     ProcessStarted(ProcessRecord),
     ProcessEnded(i32),
     Account(Box<(AccountChange, Option<AuditEntry>)>),
@@ -74,6 +76,7 @@ impl Write {
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepAudit(_)
             | Self::Endpoint(_)
             | Self::Delivery(_)
             | Self::Attempt(_)
@@ -91,6 +94,7 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepAudit(_)
             | Self::Attempt(_)
             | Self::PurgeDeliveries(_) => false,
             Self::Claim(_)
@@ -398,6 +402,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
+        Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
         Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
         Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),
         Write::Attempt(attempt) => deliveries::note(connection, attempt).map(|()| Reply::Done),

@@ -9,6 +9,9 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+mod ag_ui;
+mod cuts;
+mod examples;
 mod run;
 mod webhook_receiver;
 mod webhooks;

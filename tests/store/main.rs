@@ -111,6 +111,7 @@ on_both! {
     webhooks::one_server_at_a_time_delivers_to_an_endpoint,
     webhooks::deliveries_are_written_with_their_append_or_not_at_all,
     webhooks::a_reply_has_the_final_text,
+    accounts::only_what_is_old_leaves_the_audit,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,

@@ -1,6 +1,9 @@
 //! Every route for every kind of caller, from one table. A route that is not in the table fails the test.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
@@ -49,6 +52,14 @@ fn endpoint() -> Value {
     json!({"url": "http://127.0.0.1:1/", "types": ["error"]})
 }
 
+/// A run in a thread of its own: the caller makes it.
+fn run() -> Value {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let thread = format!("run:{}", THREADS.fetch_add(1, Ordering::Relaxed));
+    let message = json!({"id": "m", "role": "user", "content": "x"});
+    json!({"threadId": thread, "runId": "r", "messages": [message]})
+}
+
 const TABLE: &[Row] = &[
     ("GET /health", Public, none, 200),
     ("GET /ready", Public, none, 200),
@@ -74,6 +85,7 @@ const TABLE: &[Row] = &[
     ("GET /v1/audit", Read, none, 200),
     ("GET /v1/agents", Read, none, 200),
     ("POST /v1/agents/refresh", Admin, none, 200),
+    ("POST /v1/ag-ui", Write, run, 200),
     ("GET /v1/sessions", Read, none, 200),
     ("POST /v1/sessions", Write, none, 201),
     ("GET /v1/webhook-endpoints", Read, none, 200),

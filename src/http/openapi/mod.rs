@@ -23,6 +23,7 @@
 mod accounts;
 mod choices;
 mod document;
+mod doors;
 mod events;
 mod frames;
 mod messages;
@@ -55,6 +56,7 @@ pub fn document() -> Value {
     events::describe(&mut doc);
     webhook_endpoints::describe(&mut doc);
     webhooks::describe(&mut doc);
+    doors::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }
