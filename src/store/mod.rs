@@ -196,6 +196,18 @@ impl Store {
         }
     }
 
+    /// Takes a key over without reading what is stored under it, for its removal: the claim, and whose it is. None when it
+    /// has no session.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn claim_for_removal(&self, key: &SessionKey) -> Result<Option<(Claimed, Audience)>, StoreError> {
+        match self.write(Write::ClaimForRemoval(key.clone())).await? {
+            Reply::ClaimedForRemoval(claimed) => Ok(claimed.map(|claimed| *claimed)),
+            _ => Err(StoreError::Corrupt("a claim was mistaken".into())),
+        }
+    }
+
     /// Commits all of `append`, or nothing of it. After [`SessionWrite::Create`] with epoch 0 the epoch is 1.
     ///
     /// Dropping the future takes nothing back that the writer has already got.
@@ -215,9 +227,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] with the cause. A failed write counts for as long as `store.timeout`, so that
-    /// the next write can find out whether it is over.
+    /// the next write can find out whether it is over; a damaged database counts until the next start.
     pub async fn health(&self) -> Result<(), StoreError> {
-        if let Some(cause) = self.0.health.iter().find_map(|health| health.trouble(self.0.timeout)) {
+        let writers = self.0.health.iter().find_map(|health| health.trouble(self.0.timeout));
+        if let Some(cause) = writers.or_else(|| self.0.pool.damage()) {
             return Err(StoreError::Unavailable(cause));
         }
         self.read(|connection| {
