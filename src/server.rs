@@ -155,6 +155,7 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
         let keep = config.audit.keep.map(|keep| keep.0);
         move || keep_house(store.clone(), Arc::clone(&access), keep)
     }));
+    let delivering = actix::spawn(outbound.clone().run());
     if store.is_shared() {
         actix::spawn(watchdog::keep("spending", move || follow_spending(Arc::clone(&shared))));
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Api, body::too_large, follow::follow, idempotency::once, path::key as parse_key};
 use crate::{
     doors::{
-        narration::{Narrator, events_of, narrate},
+        narration::{Narrator, frames_of, narrate},
         openai::{
             conversation::{Conversation, system_of},
             ending::Ending,
@@ -19,7 +19,7 @@ use crate::{
     error::{ApiError, Code},
     gateway::{After, Asked, Behind, Filter, From, Idempotency, Item, Principal},
     ids::{SessionKey, TurnId},
-    protocol::{Event, SendMessage},
+    protocol::{Event, SendMessage, frame::decode_event},
     timestamp::Timestamp,
 };
 
@@ -175,7 +175,7 @@ pub(super) async fn collect(
         if let Item::End(reason, _) = item {
             return Err(Ending::cut(reason));
         }
-        events_of(&item).iter().for_each(&mut take);
+        frames_of(&item).filter_map(|frame| decode_event(&frame.json).ok()).for_each(|event| take(&event));
     }
     Ok(())
 }

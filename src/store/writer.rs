@@ -98,6 +98,7 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepAudit(_)
             | Self::Attempt(_)
             | Self::SweepAudit(_)
             | Self::Spend(_)
