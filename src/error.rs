@@ -55,6 +55,10 @@ codes! {
     InvalidLimit, "invalid_limit", "invalid_request_error", 400;
     /// `after`, `before`, `around` or `Last-Event-ID` is no cursor.
     InvalidCursor, "invalid_cursor", "invalid_request_error", 400;
+    /// A field asks for what an agent cannot do; `param` names it.
+    UnsupportedParameter, "unsupported_parameter", "invalid_request_error", 400;
+    /// `previous_response_id` names no response.
+    PreviousResponseNotFound, "previous_response_not_found", "invalid_request_error", 400;
     /// Neither text nor attachment.
     MissingText, "missing_text", "invalid_request_error", 400;
     /// An attachment's content is not base64, or its name is empty or too long.
@@ -101,6 +105,8 @@ codes! {
     MessageNotFound, "message_not_found", "not_found_error", 404;
     /// No such choice in this session.
     ChoiceNotFound, "choice_not_found", "not_found_error", 404;
+    /// No such response.
+    ResponseNotFound, "response_not_found", "not_found_error", 404;
     /// No such token of the caller.
     TokenNotFound, "token_not_found", "not_found_error", 404;
     /// No such webhook endpoint of the caller.
@@ -123,6 +129,8 @@ codes! {
     SessionExists, "session_exists", "conflict_error", 409;
     /// The same `Idempotency-Key` came with another request.
     IdempotencyKeyReused, "idempotency_key_reused", "conflict_error", 409;
+    /// The conversation has gone on since the response that `previous_response_id` names.
+    PreviousResponseNotLast, "previous_response_not_last", "conflict_error", 409;
     /// The turn is over.
     TurnNotCancellable, "turn_not_cancellable", "conflict_error", 409;
     /// The turn does not wait any more.
@@ -157,6 +165,8 @@ codes! {
     TooManyEndpoints, "too_many_endpoints", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
     Internal, "internal", "internal_error", 500;
+    /// What is stored of the session cannot be read. It can be deleted with `?force=true`, which needs none of it.
+    SessionUnreadable, "session_unreadable", "internal_error", 500;
     /// The agent failed.
     AgentError, "agent_error", "agent_error", 502;
     /// The agent cannot be started: the message says what to do.

@@ -93,7 +93,8 @@ fn every_route_has_its_call() {
             (".delete(", "DELETE"),
         ] {
             if handlers.contains(call) {
-                let route = format!("{method} {prefix}{path}");
+                // A pattern, as of a part that may hold slashes, is no part of the path's name.
+                let route = format!("{method} {prefix}{}", path.replace(":.+}", "}"));
                 assert!(words.contains(&route), "docs/api.md does not have `{route}`");
                 routes += 1;
             }

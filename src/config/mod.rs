@@ -51,12 +51,12 @@ pub struct Config {
     pub callers: CallersConfig,
     /// How many tokens and dollars may be used up.
     pub budget: BudgetConfig,
+    /// The audit.
+    pub audit: AuditConfig,
     /// Outbound webhooks.
     pub delivery: DeliveryConfig,
     /// Endpoints of outbound webhooks by name, beside those that users make.
     pub webhook_endpoints: BTreeMap<String, WebhookEndpointConfig>,
-    /// The audit.
-    pub audit: AuditConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.

@@ -35,12 +35,15 @@ use crate::{
 mod accounts;
 mod audit;
 mod authority;
+mod calls;
 mod feed;
 mod handover;
 mod model;
 mod operate;
 mod quota;
 mod rejoin;
+mod removal;
+mod responses;
 mod sessions;
 mod streams;
 mod turns;
@@ -50,13 +53,18 @@ mod webhooks;
 
 pub use self::{
     accounts::LoggedIn,
+    calls::{Asked, Calling},
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
+    rejoin::TurnPlace,
+    responses::no_previous,
+    turns::Behind,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},
     feed::{Cursor, FeedStart, FeedSubscription},
+    session::command::After,
     session::{Item, Subscription},
 };
 
@@ -194,6 +202,7 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
+    calls: calls::Calls,
     routes: Arc<Routes>,
 }
 
@@ -214,7 +223,17 @@ impl Gateway {
         routes: Arc<Routes>,
     ) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
-        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access, routes }
+        Self {
+            supervisor,
+            directory,
+            deps,
+            draining: Arc::default(),
+            settings,
+            making: Arc::default(),
+            access,
+            calls: Arc::default(),
+            routes,
+        }
     }
 
     /// Who may call.

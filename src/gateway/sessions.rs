@@ -19,7 +19,7 @@ use crate::{
         state::{OpenMessage, State},
     },
     store::{IdempotencyRecord, Page, Paged, SessionFilter, SessionRecord, Viewer},
-    supervisor::FindLive,
+    supervisor::{FindLive, unreadable},
     timestamp::Timestamp,
 };
 
@@ -185,8 +185,8 @@ impl Gateway {
         if let Some(view) = self.view(key).await? {
             return visible(who, key, view.state.snapshot(view.subscribers));
         }
-        let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
-        visible(who, key, self.shown(record))
+        let record = self.deps.store.session(key).await.map_err(|error| unreadable(key, error))?;
+        visible(who, key, self.shown(record.ok_or_else(|| session_not_found(key))?))
     }
 
     /// The snapshot of a session that is not in memory.
@@ -247,17 +247,6 @@ impl Gateway {
             Done::Unit => Err(session_not_found(key)),
             _ => Err(unexpected()),
         }
-    }
-
-    /// Deletes a session with its data.
-    ///
-    /// # Errors
-    /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
-    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
-        self.may_write(who, key).await?;
-        self.snapshot(who, key).await?;
-        self.execute(who, key, false, Command::Delete { force }).await?;
-        Ok(())
     }
 
     /// Starts a new conversation under the same key.

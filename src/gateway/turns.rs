@@ -12,11 +12,20 @@ use crate::{
     logs,
     protocol::{Choice, ChoiceAnswer, Message, Policy, ResolvedBy, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
-        command::{Command, Done, Enqueue, Once},
+        command::{After, Command, Done, Enqueue, Once},
         messages::AwaitTurn,
     },
     store::{Page, Paged, TurnRecord},
 };
+
+/// What comes before a message in its conversation.
+#[derive(Debug, Clone, Default)]
+pub struct Behind {
+    /// What was said elsewhere; it counts where the conversation begins with the message.
+    pub before: Vec<Message>,
+    /// The turn that it must follow.
+    pub after: Option<After>,
+}
 
 impl Gateway {
     /// Accepts a message; makes the session if there is none. When this returns, the turn is committed.
@@ -31,8 +40,24 @@ impl Gateway {
         source: &str,
         once: Option<Idempotency>,
     ) -> Result<Accepted, ApiError> {
+        self.send_behind(who, key, body, source, once, Behind::default()).await
+    }
+
+    /// The same, with what comes before it in the conversation.
+    ///
+    /// # Errors
+    /// As [`Gateway::send`], and `previous_response_not_last`.
+    pub async fn send_behind(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        body: SendMessage,
+        source: &str,
+        once: Option<Idempotency>,
+        behind: Behind,
+    ) -> Result<Accepted, ApiError> {
         let once = self.once(who, "messages", key.as_str(), once)?;
-        self.send_once(who, key, body, source, once).await
+        self.send_once(who, key, body, source, once, behind).await
     }
 
     /// The same with a call that must not happen twice in whichever scope.
@@ -43,6 +68,7 @@ impl Gateway {
         mut body: SendMessage,
         source: &str,
         once: Option<Once>,
+        behind: Behind,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
         validate::envelope(&body)?;
@@ -72,6 +98,8 @@ impl Gateway {
             attempt: 1,
             once,
             request_id: logs::request_id(),
+            before: Arc::new(behind.before),
+            after: behind.after,
         };
         self.enqueue(who, key, message).await
     }
@@ -323,6 +351,8 @@ impl Gateway {
             attempt: turn.attempt.saturating_add(1),
             once,
             request_id: logs::request_id(),
+            before: Arc::default(),
+            after: None,
         };
         self.enqueue(who, key, message).await
     }

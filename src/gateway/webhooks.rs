@@ -1,7 +1,7 @@
 //! Messages that came as webhooks: each once, however often its sender says it.
 
 use super::{
-    Accepted, Gateway, Idempotency, Principal,
+    Accepted, Behind, Gateway, Idempotency, Principal,
     sessions::{check_once_key, unexpected},
 };
 use crate::{
@@ -47,7 +47,7 @@ impl Gateway {
     ) -> Result<(Accepted, bool), ApiError> {
         let Message { key, send, .. } = message;
         let Some(Idempotency { key: name, request_hash }) = once else {
-            return Ok((self.send_once(who, &key, send, "webhook", None).await?, false));
+            return Ok((self.send_once(who, &key, send, "webhook", None, Behind::default()).await?, false));
         };
         check_once_key(&name)?;
         // No other scope has one word and a space: those of callers name a session too.
@@ -60,6 +60,6 @@ impl Gateway {
             let accepted = self.sent_before(&session.ok_or_else(unexpected)?, &known.outcome).await?;
             return Ok((accepted, true));
         }
-        Ok((self.send_once(who, &key, send, "webhook", Some(once)).await?, false))
+        Ok((self.send_once(who, &key, send, "webhook", Some(once), Behind::default()).await?, false))
     }
 }

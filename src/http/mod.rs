@@ -9,7 +9,9 @@ mod audit;
 mod body;
 mod boundary;
 mod caller;
+mod chat;
 mod choices;
+mod completions;
 mod cookie;
 mod docs;
 mod errors;
@@ -22,10 +24,13 @@ mod list;
 mod login;
 mod messages;
 mod metrics;
+mod models;
+mod openai;
 pub mod openapi;
 mod operate;
 mod params;
 mod path;
+mod responses;
 mod route;
 mod server;
 mod sessions;
@@ -108,6 +113,10 @@ fn route_all(app: &mut Routes<'_>) {
     // Paths are tried in this order, so the ones that are called most come first.
     session("/messages").get(messages::list).post(messages::send).add(app);
     session("/messages/{id}").get(messages::get).add(app);
+    session("/chat").post(chat::chat_with).add(app);
+    session("/chat/stream").stream(chat::resume_in).add(app);
+    At::new("/v1/chat").post(chat::chat).add(app);
+    At::new("/v1/chat/{key}/stream").stream(chat::resume).add(app);
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
@@ -154,6 +163,12 @@ fn route_all(app: &mut Routes<'_>) {
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
 
+    At::new("/v1/chat/completions").post(completions::create).add(app);
+    At::new("/v1/responses").post(responses::create).add(app);
+    At::new("/v1/responses/{id}").get(responses::get).add(app);
+    At::new("/v1/responses/{id}/cancel").post(responses::cancel).add(app);
+    At::new("/v1/models").get(models::list).add(app);
+    At::new("/v1/models/{id:.+}").get(models::get).add(app);
     At::new("/v1/webhook-endpoints").get(webhook_endpoints::list).post(webhook_endpoints::create).add(app);
     At::new("/v1/webhook-endpoints/{id}")
         .get(webhook_endpoints::get)

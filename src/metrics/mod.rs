@@ -57,6 +57,12 @@ pub struct Metrics {
     pub lags: IntCounterVec,
     /// Streams that were cut because they took nothing.
     pub cut_streams: IntCounter,
+    /// Bytes that wait for streams of sessions, shared ones counted for each.
+    pub stream_bytes: IntGauge,
+    /// Panics, wherever they happened.
+    pub panics: IntCounter,
+    /// What watchdogs have put right.
+    pub watchdog: IntCounterVec,
     /// WebSocket connections.
     pub sockets: IntGauge,
     /// TCP connections.
@@ -167,6 +173,15 @@ impl Metrics {
                 counters("stream_lags_total", "Streams that fell behind and read on from the store.", &["of"]),
             )?,
             cut_streams: add(r, IntCounter::new("streams_cut_total", "Streams that were cut: they took nothing."))?,
+            stream_bytes: add(
+                r,
+                IntGauge::new(
+                    "stream_waiting_bytes",
+                    "Bytes that wait for streams of sessions, each stream's counted.",
+                ),
+            )?,
+            panics: add(r, IntCounter::new("panics_total", "Panics; each was contained."))?,
+            watchdog: add(r, counters("watchdog_actions_total", "What watchdogs have put right.", &["action"]))?,
             sockets: add(r, IntGauge::new("websockets", "WebSocket connections."))?,
             connections: add(r, IntGauge::new("http_connections", "TCP connections of clients."))?,
             feed_bytes: add(r, IntGauge::new("feed_ring_bytes", "Bytes kept for those that follow all sessions."))?,
@@ -222,6 +237,9 @@ impl Metrics {
         }
         for outcome in ["warned", "exceeded", "asked", "changed", "stopped", "refused"] {
             metrics.budgets.with_label_values(&[outcome]).reset();
+        }
+        for action in ["task_restarted", "turn_without_agent", "session_retried"] {
+            metrics.watchdog.with_label_values(&[action]).reset();
         }
         for outcome in ["delivered", "retried", "failed", "dropped"] {
             metrics.webhook_deliveries.with_label_values(&[outcome]).reset();

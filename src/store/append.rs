@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::{
-    Append, Claimed, ClaimedSession, SessionWrite, audit, choices,
+    Append, Audience, Claimed, ClaimedSession, SessionWrite, audit, choices,
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
     deliveries,
@@ -158,16 +158,37 @@ fn leave_a_mark(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Takes a key over and loads what its new owner needs. None when the key was never used; then nothing is written.
-pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<Option<Claimed>, Fault> {
-    let key = key.as_str();
+/// Takes a key over without looking at what is stored under it but for whose it is. None when it has no session.
+pub(super) fn claim_for_removal(
+    connection: &mut AnyConnection,
+    key: &SessionKey,
+) -> Result<Option<(Claimed, Audience)>, Fault> {
+    let Some(audience) = sessions::audience(connection, key.as_str())? else { return Ok(None) };
+    let log = take_over(connection, key.as_str())?;
+    Ok(log.map(|claimed| (claimed, audience)))
+}
+
+/// Raises the epoch of a key.
+fn take_over(connection: &mut AnyConnection, key: &str) -> Result<Option<Claimed>, Fault> {
     let log = diesel::update(logs::table.filter(logs::key.eq(key)))
         .set(logs::epoch.eq(logs::epoch + 1))
         .returning((logs::epoch, logs::last_seq, logs::oldest_seq))
         .get_result::<(i64, i64, i64)>(connection)
         .optional()?;
     let Some((epoch, last_seq, oldest_seq)) = log else { return Ok(None) };
-    let session = match sessions::current(connection, key)? {
+    Ok(Some(Claimed {
+        epoch,
+        last_seq: unsigned("logs.last_seq", last_seq)?,
+        oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
+        session: None,
+    }))
+}
+
+/// Takes a key over and loads what its new owner needs. None when the key was never used; then nothing is written.
+pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<Option<Claimed>, Fault> {
+    let key = key.as_str();
+    let Some(mut claimed) = take_over(connection, key)? else { return Ok(None) };
+    claimed.session = match sessions::current(connection, key)? {
         None => None,
         Some(record) => {
             let id = record.snapshot.id.to_string();
@@ -180,10 +201,5 @@ pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<
             })
         }
     };
-    Ok(Some(Claimed {
-        epoch,
-        last_seq: unsigned("logs.last_seq", last_seq)?,
-        oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
-        session,
-    }))
+    Ok(Some(claimed))
 }

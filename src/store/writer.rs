@@ -14,8 +14,8 @@ use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, AttemptRecord, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, StoreError,
-    accounts,
+    AccountChange, Append, AttemptRecord, Audience, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, Spend,
+    StoreError, accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},
@@ -44,6 +44,7 @@ const INQUIRIES: u32 = 50;
 #[derive(Debug)]
 pub(super) enum Write {
     Claim(SessionKey),
+    ClaimForRemoval(SessionKey),
     Append(Box<Append>),
     RememberCall(IdempotencyRecord),
     SweepIdempotency(Timestamp),
@@ -55,6 +56,8 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
+    /// What somebody has used outside of any session; added up with what appends have used.
+    Spend(Spend),
     Endpoint(Box<EndpointChange>),
     Delivery(Box<DeliveryWrite>),
     Attempt(Box<AttemptRecord>),
@@ -66,7 +69,7 @@ impl Write {
     /// The key whose order of writes must be kept.
     pub(super) fn key(&self) -> Option<&SessionKey> {
         match self {
-            Self::Claim(key) => Some(key),
+            Self::Claim(key) | Self::ClaimForRemoval(key) => Some(key),
             Self::Append(append) => Some(&append.key),
             Self::RememberCall(_)
             | Self::SweepIdempotency(_)
@@ -77,6 +80,7 @@ impl Write {
             | Self::TokensUsed(_)
             | Self::Audit(_)
             | Self::SweepAudit(_)
+            | Self::Spend(_)
             | Self::Endpoint(_)
             | Self::Delivery(_)
             | Self::Attempt(_)
@@ -94,10 +98,12 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
-            | Self::SweepAudit(_)
             | Self::Attempt(_)
+            | Self::SweepAudit(_)
+            | Self::Spend(_)
             | Self::PurgeDeliveries(_) => false,
             Self::Claim(_)
+            | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
             | Self::ProcessStarted(_)
             | Self::ProcessEnded(_)
@@ -118,6 +124,7 @@ pub(super) enum Reply {
     Appended(i32, Option<i64>),
     Fenced,
     Claimed(Option<Box<Claimed>>),
+    ClaimedForRemoval(Option<Box<(Claimed, Audience)>>),
     Count(usize),
 }
 
@@ -172,10 +179,22 @@ impl Writer {
         Self { target, connection, lane: None, health, ring }
     }
 
-    /// Works until every sender is gone and all jobs are done.
+    /// Works until every sender is gone and all jobs are done. A panic beside the transactions, which have a guard of
+    /// their own, costs the batch in hand its answers, and nothing else.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
-        while intake.next(&mut jobs, &mut batch) {
+        let mut intake = Intake::default();
+        while catch_unwind(AssertUnwindSafe(|| self.work(&mut jobs, &mut intake))).is_err() {
+            log::error!("a writer of the store has panicked, and goes on");
+            // What the panic left behind is not known.
+            self.connection = None;
+            self.health.end(Some("the writer panicked"));
+            self.ring.reset();
+        }
+    }
+
+    fn work(&mut self, jobs: &mut mpsc::Receiver<Job>, intake: &mut Intake) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while intake.next(jobs, &mut batch) {
             self.health.begin();
             let begun = Instant::now();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
@@ -393,6 +412,9 @@ fn one_by_one(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Re
 pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
+        Write::ClaimForRemoval(key) => {
+            Ok(Reply::ClaimedForRemoval(append::claim_for_removal(connection, key)?.map(Box::new)))
+        }
         Write::Append(append) => Ok(Reply::of(lane, append::apply(connection, lane, append)?)),
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
@@ -401,6 +423,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
+        Write::Spend(_) => Ok(Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
         Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
         Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),

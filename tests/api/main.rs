@@ -14,6 +14,7 @@ mod agents;
 mod backup;
 mod bad_input;
 mod budgets;
+mod chat;
 mod choices;
 mod conversations;
 mod echo;

@@ -58,7 +58,7 @@ async fn senders_of_other_makers_are_believed() {
     }
     let (status, body) =
         answer(&node("webhooks", "tests/clients/github-webhook.mjs", &[&github, GITHUB, payload]).await);
-    assert_eq!((status, str_of(&body["turn"], "session")), (202, "webhook:github:acme@2fsite:17"));
+    assert_eq!((status, str_of(&body["turn"], "session")), (202, "webhook:github:acme@@2fsite:17"));
     assert!(str_of(&body["turn"], "text").ends_with("Can you have a look?"), "{body}");
 }
 

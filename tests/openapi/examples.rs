@@ -30,6 +30,9 @@ async fn place(server: &TestGateway, call: &Call, example: &str) -> (String, Str
         }
         "listSessionChoices" | "listChoices" => choice("question").await,
         "getSessionState" | "getSession" | "abortTurn" => server.hang(&key, json!({"tool": {"name": "x"}})).await,
+        "getModel" => "echo".to_owned(),
+        "getResponse" => turn_id(&server.run(&key, text("hi")).await).replace("turn_", "resp_"),
+        "cancelResponse" => server.hang(&key, json!({})).await.replace("turn_", "resp_"),
         // The first makes the session.
         "createSession" | "sendMessage" => String::new(),
         _ => turn_id(&server.run(&key, text("hi")).await),

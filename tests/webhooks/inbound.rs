@@ -180,7 +180,7 @@ async fn a_route_reaches_only_sessions_under_its_prefix() {
     assert_eq!(door.send(to("team:a")).await.ok(202)["turn"]["session"], "team:a");
     let by = |sender: &str| door.shared(&json!({"text": "x", "sender": sender}).to_string());
     for (sender, key) in
-        [("bob", "team:bob"), ("../main", "team:..@2fmain"), ("a:b", "team:a@3ab"), (" ", "team:default")]
+        [("bob", "team:bob"), ("../main", "team:..@@2fmain"), ("a:b", "team:a@@3ab"), (" ", "team:default")]
     {
         assert_eq!(door.send(by(sender)).await.ok(202)["turn"]["session"], key);
     }
@@ -190,9 +190,9 @@ async fn a_route_reaches_only_sessions_under_its_prefix() {
     };
     // Both would be `acme:site:7` if a value could hold a separator.
     for (delivery, name, number, key) in [
-        ("d-1", "acme:site", "7", "webhook:github:acme@3asite:7"),
-        ("d-2", "acme", "site:7", "webhook:github:acme:site@3a7"),
-        ("d-3", "acme/site", "7", "webhook:github:acme@2fsite:7"),
+        ("d-1", "acme:site", "7", "webhook:github:acme@@3asite:7"),
+        ("d-2", "acme", "site:7", "webhook:github:acme:site@@3a7"),
+        ("d-3", "acme/site", "7", "webhook:github:acme@@2fsite:7"),
     ] {
         let turn = door.send(door.github(delivery, "issues", &event(name, number))).await.ok(202);
         assert_eq!(turn["turn"]["session"], key);

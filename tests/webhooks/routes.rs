@@ -45,39 +45,56 @@ fn a_mistake_in_a_route_stops_the_start_with_one_line() {
     assert!(printed.status.success() && !String::from_utf8(printed.stdout).unwrap().contains("hunter2"));
 }
 
-/// The route, its session, and a part of the message, of each example.
-const EXAMPLES: &[(&str, &str, &str, &[&str], &str, &str)] = &[
-    ("plain", "ci", "CI_WEBHOOK_SECRET", &[], "webhook:ci:nightly", "The nightly build failed: 3 tests of 912."),
-    (
-        "github-issue-comment",
-        "github",
-        "GITHUB_WEBHOOK_SECRET",
-        &["x-github-event:issue_comment"],
-        "webhook:github:acme@2fsite:17",
-        "bob commented on \"The build is red\" (https://github.com/acme/site/issues/17#issuecomment-99262140):\n\n\
-         Since yesterday. Can you have a look?",
-    ),
-    (
-        "slack",
-        "slack",
-        "SLACK_SIGNING_SECRET",
-        &[],
-        "webhook:slack:T061EG9R6:C123ABC456:1515449522.000016",
-        "<@U0LAN0Z89> is the deployment done?",
-    ),
-    (
-        "alertmanager",
-        "alerts",
-        "ALERTMANAGER_WEBHOOK_SECRET",
-        &[],
-        "webhook:alerts:DiskFull",
-        "2 firing:\n\n- DiskFull on db1:9100 since 2026-01-05T10:30:00Z: /var is 98 % full\n- DiskFull on ? since 2026-01-05T10:31:00Z:",
-    ),
+/// What comes of an example as it is.
+struct Example {
+    name: &'static str,
+    route: &'static str,
+    variable: &'static str,
+    headers: &'static [&'static str],
+    session: &'static str,
+    text: &'static str,
+}
+
+const EXAMPLES: &[Example] = &[
+    Example {
+        name: "plain",
+        route: "ci",
+        variable: "CI_WEBHOOK_SECRET",
+        headers: &[],
+        session: "webhook:ci:nightly",
+        text: "The nightly build failed: 3 tests of 912.",
+    },
+    Example {
+        name: "github-issue-comment",
+        route: "github",
+        variable: "GITHUB_WEBHOOK_SECRET",
+        headers: &["x-github-event:issue_comment"],
+        session: "webhook:github:acme@@2fsite:17",
+        text: "bob commented on \"The build is red\" (https://github.com/acme/site/issues/17#issuecomment-99262140):\n\n\
+               Since yesterday. Can you have a look?",
+    },
+    Example {
+        name: "slack",
+        route: "slack",
+        variable: "SLACK_SIGNING_SECRET",
+        headers: &[],
+        session: "webhook:slack:T061EG9R6:C123ABC456:1515449522.000016",
+        text: "<@U0LAN0Z89> is the deployment done?",
+    },
+    Example {
+        name: "alertmanager",
+        route: "alerts",
+        variable: "ALERTMANAGER_WEBHOOK_SECRET",
+        headers: &[],
+        session: "webhook:alerts:DiskFull",
+        text: "2 firing:\n\n- DiskFull on db1:9100 since 2026-01-05T10:30:00Z: /var is 98 % full\n\
+               - DiskFull on ? since 2026-01-05T10:31:00Z:",
+    },
 ];
 
 #[tokio::test]
 async fn the_examples_work_as_they_are() {
-    for (name, route, variable, headers, session, text) in EXAMPLES {
+    for Example { name, route, variable, headers, session, text } in EXAMPLES {
         let config = example(&format!("{name}.toml"));
         let file = example(&format!("{name}.json"));
         let secret = if *route == "ci" { door::STANDARD } else { SHARED };

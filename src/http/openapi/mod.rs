@@ -21,12 +21,14 @@
 //! in both directions; after a change `cargo run -- openapi > docs/openapi.json` renews the copy that is kept.
 
 mod accounts;
+mod chat;
 mod choices;
 mod document;
 mod doors;
 mod events;
 mod frames;
 mod messages;
+mod openai;
 mod operate;
 mod operation;
 mod refusals;
@@ -53,10 +55,12 @@ pub fn document() -> Value {
     messages::describe(&mut doc);
     turns::describe(&mut doc);
     choices::describe(&mut doc);
+    chat::describe(&mut doc);
     events::describe(&mut doc);
+    doors::describe(&mut doc);
+    openai::describe(&mut doc);
     webhook_endpoints::describe(&mut doc);
     webhooks::describe(&mut doc);
-    doors::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }

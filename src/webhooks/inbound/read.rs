@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn templates_make_text_and_key_of_any_body() {
         let route = "verify = 'none'\ntext = '{{ a.b }}'\nsession_key = 'webhook:ci:{{ a.c }}'\nwhen = 'a'";
-        assert_eq!(message(route, json!({"a": {"b": "x", "c": "y:z"}})), ("webhook:ci:y@3az".into(), "x".into()));
+        assert_eq!(message(route, json!({"a": {"b": "x", "c": "y:z"}})), ("webhook:ci:y@@3az".into(), "x".into()));
         assert!(matches!(ask(route, &json!({"b": 1})), Ok(Ask::Ignored("when"))));
         let misfit = ask(route, &json!({"a": {"b": "x"}})).unwrap_err();
         assert_eq!((misfit.code, &misfit.details["field"]), (Code::InvalidJson, &"session_key".into()));

@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn a_value_in_a_key_cannot_leave_its_place() {
         let key = |source: &str| Template::for_key(source).unwrap().fill(&context()).unwrap();
-        assert_eq!(key("gh:{{ repository.full_name }}:{{ issue.number }}"), "gh:acme@2fsite:7");
-        assert_eq!(key("gh:{{ 'a:b' }}{{ 'c' | safe }}:{{ empty }}"), "gh:a@3abc:");
-        assert_eq!(key("gh:{{ 'x:y' | safe }}"), "gh:x@3ay");
-        assert_eq!(key("{% set a %}{{ 'x:y' }}{% endset %}gh:{{ a }}"), "gh:x@403ay");
+        assert_eq!(key("gh:{{ repository.full_name }}:{{ issue.number }}"), "gh:acme@@2fsite:7");
+        assert_eq!(key("gh:{{ 'a:b' }}{{ 'c' | safe }}:{{ empty }}"), "gh:a@@3abc:");
+        assert_eq!(key("gh:{{ 'x:y' | safe }}"), "gh:x@@3ay");
+        assert_eq!(key("{% set a %}{{ 'x:y' }}{% endset %}gh:{{ a }}"), "gh:x@@40@3ay");
     }
 
     #[test]
