@@ -23,7 +23,10 @@ const MAX_CLIENT_ID: usize = 64;
 /// The body of a chat call. Fields that it does not have are let by: an application sends its own along.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("allOf" = [{"anyOf": [said("text"), said("prompt"), messages()]}]))]
+#[schemars(extend(
+    "additionalProperties" = true,
+    "allOf" = [{"anyOf": [said("text"), said("prompt"), messages()]}],
+))]
 pub struct ChatRequest {
     /// The session key, where the path does not have it.
     pub id: Option<String>,
@@ -65,6 +68,7 @@ pub enum Trigger {
 /// A message as the client has it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(extend("additionalProperties" = true))]
 pub struct ChatMessage {
     /// The client's id of it.
     pub id: Option<String>,
@@ -87,6 +91,7 @@ enum Content {
 /// A piece of a message; fields of other pieces than texts, files and answered calls are of no interest here.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
+#[schemars(extend("additionalProperties" = true))]
 pub struct ChatPart {
     /// `text`, `file`, `dynamic-tool`, `tool-…` and so on.
     #[serde(rename = "type")]
@@ -107,6 +112,7 @@ pub struct ChatPart {
 
 /// What the user answered.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
 pub struct Approval {
     /// The id of the question.
     pub id: String,
@@ -223,7 +229,7 @@ fn file(url: &str, media_type: Option<String>, name: Option<String>, number: usi
     } else {
         let bytes: Vec<u8> = percent_decode_str(data).collect();
         if base64 {
-            String::from_utf8(bytes).map_err(|_| invalid("is no base64"))?
+            String::from_utf8(bytes).map_err(|_bad| invalid("is no base64"))?
         } else {
             BASE64_STANDARD.encode(bytes)
         }
@@ -236,22 +242,22 @@ fn file(url: &str, media_type: Option<String>, name: Option<String>, number: usi
 /// The schema of a body that says something by one field.
 fn said(field: &str) -> Value {
     serde_json::json!({
-        "type": "object", "required": [field], "properties": {field: {"type": "string", "pattern": NOT_BLANK}},
+        "type": "object", "additionalProperties": true, "required": [field], "properties": {field: {"type": "string", "pattern": NOT_BLANK}},
     })
 }
 
 /// The schema of a body that says something by its messages.
 fn messages() -> Value {
     let part = serde_json::json!({
-        "type": "object", "required": ["type", "text"],
+        "type": "object", "additionalProperties": true, "required": ["type", "text"],
         "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": NOT_BLANK}},
     });
     let message = serde_json::json!({
-        "type": "object", "required": ["role", "parts"],
+        "type": "object", "additionalProperties": true, "required": ["role", "parts"],
         "properties": {"role": {"const": "user"}, "parts": {"type": "array", "minItems": 1, "items": part}},
     });
     serde_json::json!({
-        "type": "object", "required": ["messages"],
+        "type": "object", "additionalProperties": true, "required": ["messages"],
         "properties": {"messages": {"type": "array", "minItems": 1, "items": message}},
     })
 }

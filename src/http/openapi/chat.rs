@@ -20,7 +20,8 @@ pub(super) fn describe(doc: &mut Document) {
     doc.topic("Vercel AI SDK", "Chats of `useChat`: UI message streams.");
     let chat = doc.taken::<ChatRequest>();
     let key = doc.taken::<SessionKey>();
-    let with_id = json!({"allOf": [chat, {"type": "object", "required": ["id"], "properties": {"id": key}}]});
+    let id = json!({"type": "object", "additionalProperties": true, "required": ["id"], "properties": {"id": key}});
+    let with_id = json!({"allOf": [chat, id]});
 
     let said = |text: &str| json!({"id": "m-1", "role": "user", "parts": [{"type": "text", "text": text}]});
     let messages =
