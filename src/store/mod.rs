@@ -250,6 +250,12 @@ impl Store {
         (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
     }
 
+    /// True when other servers may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
+    }
+
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();

@@ -98,7 +98,6 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
-            | Self::SweepAudit(_)
             | Self::Attempt(_)
             | Self::SweepAudit(_)
             | Self::Spend(_)
