@@ -155,11 +155,13 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
         let keep = config.audit.keep.map(|keep| keep.0);
         move || keep_house(store.clone(), Arc::clone(&access), keep)
     }));
-    let delivering = actix::spawn(outbound.clone().run());
     if store.is_shared() {
         actix::spawn(watchdog::keep("spending", move || follow_spending(Arc::clone(&shared))));
     }
-    let delivering = actix::spawn(outbound.clone().run());
+    let delivering = actix::spawn(watchdog::keep("webhooks", {
+        let outbound = outbound.clone();
+        move || outbound.clone().run()
+    }));
     let failed = sessions_gone.clone();
     let stop = async move {
         tokio::select! {

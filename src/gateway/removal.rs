@@ -64,8 +64,6 @@ impl Gateway {
             deliveries: Vec::new(),
             dropped: Vec::new(),
             spends: Vec::new(),
-            deliveries: Vec::new(),
-            dropped: Vec::new(),
             audience: Some(audience),
             urgent: true,
         };
