@@ -20,7 +20,7 @@ use crate::{
     metrics::{self, Held},
     protocol::{
         Control, Frame,
-        frame::{Batch, EndReason},
+        frame::{Batch, EndReason, PROGRESS},
     },
     store::{Store, StoreError},
     timestamp::Timestamp,
@@ -176,17 +176,56 @@ impl Subscription {
 
     async fn replay(&mut self, until: u64) -> Result<(), StoreError> {
         let page = self.store.events(&self.key, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
-        let events = page.map(|page| page.events).unwrap_or_default();
-        if events.is_empty() {
-            // Pruned under the reader, or a log without its end: joining again tells which.
+        let Some(page) = page else {
+            // A log that is not there has nothing more to read.
             self.cursor = until;
             return Ok(());
+        };
+        let gone = page.oldest_seq.saturating_sub(1).min(until);
+        if gone > self.cursor {
+            // The session was deleted under the reader.
+            self.tell_gap(self.cursor.saturating_add(1), gone);
+            self.cursor = gone;
         }
-        let decoded: Result<Vec<Frame>, _> = events.iter().map(|event| Frame::decode(event)).collect();
+        let decoded: Result<Vec<Frame>, _> = page.events.iter().map(|event| Frame::decode(event)).collect();
         let mut frames = decoded.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", self.key)))?;
         frames.retain(|frame| frame.seq <= until);
-        self.show(Batch::new(frames));
+        if frames.is_empty() && self.cursor < until {
+            self.tell_hole(self.cursor.saturating_add(1), until);
+            self.cursor = until;
+        }
+        self.show_replayed(frames);
         Ok(())
+    }
+
+    /// Shows what was read, and says where something was pruned.
+    fn show_replayed(&mut self, frames: Vec<Frame>) {
+        let mut run: Vec<Frame> = Vec::new();
+        let mut next = self.cursor.saturating_add(1);
+        for frame in frames {
+            if frame.seq > next {
+                self.show(Batch::new(std::mem::take(&mut run)));
+                if matches!(self.phase, Phase::Over) {
+                    return;
+                }
+                self.tell_hole(next, frame.seq - 1);
+            }
+            next = frame.seq.saturating_add(1);
+            run.push(frame);
+        }
+        self.show(Batch::new(run));
+    }
+
+    /// Says that these events are pruned, to who could have wanted them.
+    fn tell_hole(&mut self, from: u64, to: u64) {
+        if misses_progress(&self.filter.types) {
+            self.tell_gap(from, to);
+        }
+    }
+
+    fn tell_gap(&mut self, from: u64, to: u64) {
+        let gap = Control::Gap { from: Some(from), to: Some(to), reason: "pruned" };
+        self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
     }
 
     /// Shows the events of a batch that are new to this stream and pass its filter.
@@ -244,6 +283,11 @@ impl Drop for Subscription {
             self.session.tell(Leave { id });
         }
     }
+}
+
+/// True when who asks for types with these prefixes asks for some that may be pruned.
+pub(crate) fn misses_progress(prefixes: &[String]) -> bool {
+    PROGRESS.iter().any(|kind| passes(prefixes, kind))
 }
 
 /// True when an event type has one of the prefixes, or when there are none.

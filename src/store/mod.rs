@@ -8,7 +8,8 @@
 //! - An append is a compare-and-set on `(epoch, last_seq)` of its key, in the transaction that appends. When
 //!   somebody else has claimed the key since, it answers [`AppendError::Fenced`] and writes nothing.
 //! - What was acknowledged is on disk (`durability = "full"`) or at least out of this process (`"normal"`).
-//! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
+//! - An event is never rewritten. The progress of finished turns may be pruned (`prune.rs`); what stays keeps its bytes
+//!   and its place. A deleted key keeps its last `seq`, so numbering goes on.
 
 mod accounts;
 mod append;
@@ -32,10 +33,13 @@ mod migrate;
 mod page;
 mod pool;
 mod postgres_url;
+mod prune;
 mod records;
+mod retention;
 mod schema;
 mod sessions;
 mod turns;
+mod vacuum;
 mod writer;
 
 use std::{
@@ -57,6 +61,8 @@ pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
 pub use records::*;
+pub use retention::{PruneStep, Pruned, StoreSize};
+pub use vacuum::{Vacuumed, vacuum};
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};

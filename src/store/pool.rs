@@ -79,6 +79,11 @@ impl Pool {
         Ok(result?)
     }
 
+    /// The database.
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Connections that read now.
     pub(super) fn in_use(&self) -> usize {
         self.size.saturating_sub(self.permits.available_permits())

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{RunQueryDsl as _, prelude::*, sql_query};
+use diesel::{RunQueryDsl as _, connection::SimpleConnection as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -22,7 +22,8 @@ use super::{
     feed,
     health::Health,
     intake::{Intake, MAX_BATCH},
-    ledger, merge,
+    ledger, merge, prune,
+    retention::{self, PruneStep, Pruned},
 };
 use crate::{
     agents::ProcessRecord,
@@ -51,6 +52,9 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
+    Prune(Box<PruneStep>),
+    GiveBack(u32),
+    EmptyLog,
 }
 
 impl Write {
@@ -59,6 +63,7 @@ impl Write {
         match self {
             Self::Claim(key) => Some(key),
             Self::Append(append) => Some(&append.key),
+            Self::Prune(step) => Some(&step.key),
             Self::RememberCall(_)
             | Self::SweepIdempotency(_)
             | Self::ProcessStarted(_)
@@ -66,7 +71,9 @@ impl Write {
             | Self::Account(_)
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
-            | Self::Audit(_) => None,
+            | Self::Audit(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => None,
         }
     }
 }
@@ -76,7 +83,12 @@ impl Write {
     pub(super) fn is_urgent(&self) -> bool {
         match self {
             Self::Append(append) => append.urgent,
-            Self::SweepIdempotency(_) | Self::TokensUsed(_) | Self::Audit(_) => false,
+            Self::SweepIdempotency(_)
+            | Self::TokensUsed(_)
+            | Self::Audit(_)
+            | Self::Prune(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => false,
             Self::Claim(_)
             | Self::RememberCall(_)
             | Self::ProcessStarted(_)
@@ -96,6 +108,7 @@ pub(super) enum Reply {
     Fenced,
     Claimed(Option<Box<Claimed>>),
     Count(usize),
+    Pruned(Pruned),
 }
 
 impl Reply {
@@ -167,6 +180,23 @@ impl Writer {
                 // Who no longer waits does not want to know.
                 let _ = reply.send(result);
             }
+            if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
+                self.empty_log();
+            }
+        }
+    }
+
+    /// Writes SQLite's log into the file and cuts it down to nothing. A reader that is in the way is not waited for: the
+    /// log is cut another time.
+    fn empty_log(&mut self) {
+        let Some(AnyConnection::Sqlite(c)) = &mut self.connection else { return };
+        let done = c.batch_execute(
+            "PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;",
+        );
+        if let Err(error) = done {
+            log::debug!("the log of the database was not emptied: {error}");
+            // Whether its patience was set back is not known.
+            self.connection = None;
         }
     }
 
@@ -378,6 +408,10 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
+        Write::Prune(step) => prune::step(connection, step).map(Reply::Pruned),
+        Write::GiveBack(pages) => retention::give_back(connection, *pages).map(|()| Reply::Done),
+        // After the commit: a transaction cannot.
+        Write::EmptyLog => Ok(Reply::Done),
     }
 }
 
