@@ -21,8 +21,8 @@ use crate::{
 
 /// Rounds before anything counts.
 const WARM_UP: usize = 100;
-/// Sessions that talk at once where CPU is measured.
-const SESSIONS: usize = 16;
+/// Sessions that talk at once where CPU is measured, as in published comparisons of such servers.
+const SESSIONS: usize = 50;
 /// Chunks of an answer of the agent.
 const CHUNKS: usize = 50;
 

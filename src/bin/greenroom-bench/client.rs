@@ -125,6 +125,11 @@ pub fn send_to(key: &str, agent: &str, text: &str) -> Vec<u8> {
     post(&format!("/v1/sessions/{key}/messages"), &body.to_string())
 }
 
+/// The same with a pause of so many milliseconds before each delta.
+pub fn script_slowly(key: &str, deltas: usize, pause: usize) -> Vec<u8> {
+    send(key, &format!(r#"/script {{"deltas":{deltas},"bytes":20,"delay_ms":{pause}}}"#))
+}
+
 /// A message that makes the echo agent answer with so many deltas of 20 characters.
 pub fn script(key: &str, deltas: usize) -> Vec<u8> {
     send(key, &format!(r#"/script {{"deltas":{deltas},"bytes":20}}"#))

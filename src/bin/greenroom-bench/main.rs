@@ -6,12 +6,16 @@ mod agent;
 mod baseline;
 mod client;
 mod cold;
+mod crowd;
 mod fanout;
+mod growth;
 mod latency;
 mod layout;
 mod memory;
+mod plot;
 mod process;
 mod report;
+mod steady;
 mod streams;
 mod throughput;
 
@@ -34,6 +38,12 @@ struct Arguments {
     /// Also write the figures of every run to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// How long `steady` takes
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Where `steady` draws its plot
+    #[arg(long, value_name = "FILE", default_value = "steady.svg")]
+    svg: PathBuf,
     /// Where databases are made; must be on the disk that is meant [default: beside this program]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
@@ -63,8 +73,14 @@ enum Name {
     Fanout,
     /// Events per second of a replay
     Replay,
+    /// Many live sessions with a WebSocket each, turns in one of a hundred
+    Crowd,
+    /// What calls cost as the log grows
+    Growth,
     /// Table layouts of the event log
     Layout,
+    /// Steady load for `--minutes`; only when named
+    Steady,
 }
 
 /// How much of everything.
@@ -119,7 +135,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::default();
     for &name in Name::value_variants().iter().filter(|name| **name != Name::All) {
-        if !all && !arguments.names.contains(&name) {
+        let named = arguments.names.contains(&name);
+        if !named && (!all || name == Name::Steady) {
             continue;
         }
         eprintln!("measuring {name:?}");
@@ -133,7 +150,10 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),
+            Name::Crowd => runtime.block_on(crowd::measure(&plan)),
+            Name::Growth => runtime.block_on(growth::measure(&plan)),
             Name::Layout => layout::measure(&plan),
+            Name::Steady => runtime.block_on(steady::measure(&plan, arguments.minutes, &arguments.svg)),
         };
         // One measurement that cannot be made is no reason to lose the others.
         report.add(name, rows);

@@ -31,8 +31,7 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
         let server = Server::greenroom(&folder, &[])?;
         let before = idle_rss(&server).await?;
         idle.push(before / 1e6);
-        let create = |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#));
-        each(plan, &server, 201, create).await?;
+        make_sessions(plan, &server).await?;
         sleep(REST).await;
         made.push(per_session(plan, server.rss()? - before));
         each(plan, &server, 202, |index| send(&format!("s{index}"), "hi")).await?;
@@ -54,7 +53,13 @@ fn per_session(plan: &Plan, bytes: f64) -> f64 {
     bytes / plan.sessions as f64 / 1e3
 }
 
-async fn idle_rss(server: &Server) -> Result<f64, Failure> {
+/// Makes the sessions `s0`, `s1` and so on.
+pub async fn make_sessions(plan: &Plan, server: &Server) -> Result<(), Failure> {
+    each(plan, server, 201, |index| post("/v1/sessions", &format!(r#"{{"key":"s{index}"}}"#))).await
+}
+
+/// Resident memory in bytes after a first call and a rest.
+pub async fn idle_rss(server: &Server) -> Result<f64, Failure> {
     Connection::open(server.address()).await?.expect(&get("/health", ""), 200).await?;
     sleep(REST).await;
     server.rss()

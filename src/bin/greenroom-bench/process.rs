@@ -110,6 +110,11 @@ impl Server {
         Ok(kib * 1024.0)
     }
 
+    /// Its open files.
+    pub fn open_files(&self) -> Result<usize, Failure> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
     /// The CPU time that it has used, in seconds.
     pub fn cpu(&self) -> Result<f64, Failure> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
