@@ -106,6 +106,7 @@ async fn serve(
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
     actix::spawn(async move { registry.refresh(ledger).await });
     actix::spawn(keep_house(store.clone()));
+    actix::spawn(retain(gateway.clone()));
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
@@ -205,6 +206,18 @@ async fn sweep_processes(store: &Store) {
 async fn strike_out(store: &Store, pgid: i32) {
     if let Err(error) = store.process_ended(pgid).await {
         log::warn!(pgid, error:% = error; "the end of a process could not be recorded");
+    }
+}
+
+/// Removes what is too old or too much, again and again.
+async fn retain(gateway: Gateway) {
+    loop {
+        let pause = gateway.config().retention.interval.0;
+        tokio::time::sleep(pause).await;
+        if gateway.is_draining() {
+            return;
+        }
+        gateway.retain().await;
     }
 }
 

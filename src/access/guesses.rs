@@ -1,7 +1,7 @@
 //! Wrong credentials, counted by the address that they come from: who guesses is slowed down, who is right never is.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
 
@@ -13,7 +13,8 @@ use governor::{
 
 use crate::error::{ApiError, Code};
 
-/// With so many addresses in memory, those that have their whole quota again are forgotten.
+/// With so many addresses in memory, those that have their whole quota again are forgotten, and new ones are counted
+/// together.
 const MANY: usize = 10_000;
 
 /// How often each address was wrong of late.
@@ -36,7 +37,10 @@ impl Guesses {
         if limiter.len() >= MANY {
             limiter.retain_recent();
         }
-        let Err(early) = limiter.check_key(&place(ip)) else { return Ok(()) };
+        // With so many guessers at once the new ones share one quota: memory must not grow with them.
+        let crowd = limiter.len() >= MANY;
+        let place = if crowd { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { place(ip) };
+        let Err(early) = limiter.check_key(&place) else { return Ok(()) };
         let wait = early.wait_time_from(DefaultClock::default().now());
         let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
         let message = format!("too many wrong credentials came from this address; try again in {seconds} s");

@@ -62,6 +62,12 @@ impl Principal {
         }
     }
 
+    /// The server itself, where it does by itself what the audit should tell.
+    #[must_use]
+    pub fn server() -> Self {
+        Self { user: "greenroom".into(), ..Self::local() }
+    }
+
     /// True with scope `admin`.
     #[must_use]
     pub fn is_admin(&self) -> bool {

@@ -8,6 +8,7 @@ mod callers;
 pub mod known;
 pub mod live;
 mod load;
+mod retention;
 pub mod shown;
 mod units;
 
@@ -19,6 +20,7 @@ pub use agents::{AgentConfig, AgentKind, PromptBy};
 pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
 pub use load::{ConfigError, Overrides, load};
+pub use retention::{EventsConfig, RetentionConfig, SessionsConfig};
 pub use units::{Duration, Secret, Size};
 
 /// Everything that can be configured.
@@ -33,6 +35,12 @@ pub struct Config {
     pub store: StoreConfig,
     /// Sessions.
     pub session: SessionConfig,
+    /// What is kept of sessions.
+    pub sessions: SessionsConfig,
+    /// What is kept of the event log.
+    pub events: EventsConfig,
+    /// When what is too old goes.
+    pub retention: RetentionConfig,
     /// Event streams.
     pub stream: StreamConfig,
     /// Questions of agents.
@@ -101,6 +109,8 @@ pub struct StoreConfig {
     pub queue: usize,
     /// How long a read may take, waiting for a connection included.
     pub timeout: Duration,
+    /// Bytes that the database may hold before retention removes more than what is too old; 0 is no limit.
+    pub max_size: Size,
 }
 
 impl Default for StoreConfig {
@@ -112,6 +122,7 @@ impl Default for StoreConfig {
             writers: 2,
             queue: 4096,
             timeout: Duration::secs(10),
+            max_size: Size(0),
         }
     }
 }

@@ -209,13 +209,7 @@ impl FeedSubscription {
 
     /// Goes past a row and shows those of its events that are wanted, and which are pruned. `span` is what of the row
     /// has not been seen yet.
-    fn show(
-        &mut self,
-        (lane, position): (i32, i64),
-        key: &SessionKey,
-        span: RangeInclusive<u64>,
-        frames: &[Frame],
-    ) {
+    fn show(&mut self, (lane, position): (i32, i64), key: &SessionKey, span: RangeInclusive<u64>, frames: &[Frame]) {
         let (first, last) = span.into_inner();
         let mut next = first;
         let holes = misses_progress(&self.types);

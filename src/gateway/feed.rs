@@ -200,5 +200,6 @@ fn finish(page: Filling, reached: Cursor, has_more: bool) -> Events<String> {
         last: id(page.events.last()),
         events: page.events.into_iter().map(|(_, event)| event).collect(),
         has_more,
+        gaps: Vec::new(),
     }
 }

@@ -39,6 +39,7 @@ mod handover;
 mod model;
 mod operate;
 mod quota;
+mod retention;
 mod sessions;
 mod streams;
 mod turns;
@@ -130,6 +131,9 @@ pub struct Events<C = u64> {
     pub last: Option<C>,
     /// True when there are more in that direction.
     pub has_more: bool,
+    /// What was pruned between them, where that was asked for, as the first and the last of each stretch; only of pages of
+    /// one session.
+    pub gaps: Vec<(u64, u64)>,
 }
 
 /// Which part of a transcript.
@@ -174,9 +178,10 @@ pub struct Readiness {
     pub store: String,
     /// Agent id → `ok`, `probing`, or what is missing.
     pub agents: Map<String, Value>,
-    /// Why it is not ready: the first of `reasons`.
+    /// The first of `reasons`.
     pub reason: Option<String>,
-    /// All that keeps it from being ready.
+    /// All that keeps it from being ready; and, while it is ready, what an operator should look after: that the database
+    /// is over its budget.
     pub reasons: Vec<String>,
 }
 
@@ -190,6 +195,7 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
+    upkeep: Arc<retention::Upkeep>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -203,7 +209,16 @@ impl Gateway {
     #[must_use]
     pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
-        Self { supervisor, directory, deps, draining: Arc::default(), settings, making: Arc::default(), access }
+        Self {
+            supervisor,
+            directory,
+            deps,
+            draining: Arc::default(),
+            settings,
+            making: Arc::default(),
+            access,
+            upkeep: Arc::default(),
+        }
     }
 
     /// Who may call.
@@ -286,6 +301,11 @@ impl Gateway {
         command: Command,
     ) -> Result<Done, ApiError> {
         self.refuse_while_draining()?;
+        if self.deps.store.is_full() {
+            // At once: who waits with the others only makes them wait longer.
+            let message = "Too many writes wait for the database; try again in a moment.";
+            return Err(ApiError::new(Code::StoreUnavailable, message));
+        }
         let done = self.ask(key, create, Execute(Arc::new(who.clone()), command)).await?;
         match done {
             // In the same words whether it is not there or not to be seen.
@@ -315,8 +335,10 @@ impl Gateway {
         let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
         let broken = (store != "ok").then(|| store.clone());
         let recovering = (!recovered).then(|| "sessions are being taken up again".to_owned());
-        let reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
-        Readiness { ready: reasons.is_empty(), sessions, store, agents, reason: reasons.first().cloned(), reasons }
+        let mut reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
+        let ready = reasons.is_empty();
+        reasons.extend(self.upkeep.over());
+        Readiness { ready, sessions, store, agents, reason: reasons.first().cloned(), reasons }
     }
 
     /// The `data` of `GET /v1/agents`.

@@ -259,7 +259,7 @@ impl Gateway {
     pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
         self.may_write(who, key).await?;
         self.snapshot(who, key).await?;
-        self.execute(who, key, false, Command::Delete { force }).await?;
+        self.execute(who, key, false, Command::Delete { force, untouched_since: None }).await?;
         Ok(())
     }
 

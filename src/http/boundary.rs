@@ -129,6 +129,7 @@ fn error_of(response: &ServiceResponse<BoxBody>) -> Option<ApiError> {
 
 /// `{"error":{…}}`
 fn envelope(error: &ApiError, id: &RequestId) -> Vec<u8> {
+    crate::metrics::refused(error.code);
     json!({"error": error.to_json(id.as_str())}).to_string().into_bytes()
 }
 

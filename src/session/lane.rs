@@ -38,6 +38,8 @@ use crate::{
 const BATCH: usize = 1024;
 /// With so many inputs waiting, the agent is not listened to until the lane has moved on.
 pub(super) const CONGESTED: usize = 512;
+/// With so many inputs waiting, clients are turned away.
+const FULL: usize = 2048;
 /// The first and the longest pause before a failed commit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -83,6 +85,10 @@ impl Lane {
 
     pub(super) fn is_idle(&self) -> bool {
         self.inbox.is_empty() && !self.committing
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.inbox.len() >= FULL
     }
 
     pub(super) fn is_congested(&self) -> bool {

@@ -42,5 +42,5 @@ pub mod workspace;
 
 pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
 pub use spending::of_stored as budget_of_stored;
-pub(crate) use subscription::{misses_progress, passes};
 pub use subscription::{Item, Subscription};
+pub(crate) use subscription::{misses_progress, passes};

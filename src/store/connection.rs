@@ -163,7 +163,9 @@ impl Target {
                 "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; {common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -6000; \
                  PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;"
             ),
-            Role::Reader => format!("PRAGMA busy_timeout = 5000; {common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;"),
+            Role::Reader => {
+                format!("PRAGMA busy_timeout = 5000; {common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;")
+            }
         }
     }
 

@@ -70,7 +70,8 @@ impl Stored {
         let events: Vec<String> =
             if self.payload.is_empty() { Vec::new() } else { self.payload.split('\n').map(str::to_owned).collect() };
         if !events.is_empty() {
-            events::whole(&self.key, self.first_seq, self.last_seq, &self.payload)?.try_for_each(|event| event.map(drop))?;
+            events::whole(&self.key, self.first_seq, self.last_seq, &self.payload)?
+                .try_for_each(|event| event.map(drop))?;
         }
         Ok(FeedRow {
             lane: self.lane,

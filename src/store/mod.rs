@@ -45,7 +45,7 @@ mod writer;
 use std::{
     fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -110,6 +110,8 @@ struct Inner {
     ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
+    /// Jobs that may wait for all writers together.
+    room: usize,
     /// Held until nothing of this store runs any more.
     lock: Mutex<Option<File>>,
 }
@@ -173,6 +175,7 @@ impl Store {
             ring,
             pool: Pool::new(target, config.readers, timeout),
             timeout,
+            room: config.queue.max(1).saturating_mul(usize::try_from(writers).unwrap_or(1)),
             lock: Mutex::new(lock),
         })))
     }
@@ -233,7 +236,15 @@ impl Store {
     pub fn load(&self) -> (usize, usize) {
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting = senders.iter().flat_map(|senders| senders.iter());
-        (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
+        let waiting: usize = waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum();
+        let taken: usize = self.0.health.iter().map(|health| health.backlog.load(Ordering::Relaxed)).sum();
+        (waiting + taken, self.0.pool.in_use())
+    }
+
+    /// True while as many jobs wait for the writers as may: who can be told to come back later should be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.load().0 >= self.0.room
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

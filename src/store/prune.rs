@@ -82,9 +82,8 @@ pub(super) fn step(c: &mut AnyConnection, step: &PruneStep) -> Result<Pruned, Fa
             continue;
         }
         let rest = thin(key, &row, step.turn)?;
-        let of_row = event_batches::table
-            .filter(event_batches::key.eq(key))
-            .filter(event_batches::last_seq.eq(row.last_seq));
+        let of_row =
+            event_batches::table.filter(event_batches::key.eq(key)).filter(event_batches::last_seq.eq(row.last_seq));
         done.events += rest.removed;
         if rest.payload.is_empty() {
             diesel::delete(of_row).execute(c)?;

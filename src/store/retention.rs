@@ -7,7 +7,7 @@ use super::{
     codec::{parse, unsigned},
     connection::AnyConnection,
     fault::Fault,
-    schema::{sessions, turns},
+    schema::{event_batches, sessions, turns, user_spend},
     writer::{Reply, Write},
 };
 use crate::{
@@ -42,8 +42,8 @@ pub struct Pruned {
 pub struct StoreSize {
     /// All of it, as the database counts: on SQLite the file, on Postgres what it holds of this database.
     pub total: u64,
-    /// The part of it that is free and will be used again. Postgres does not tell: 0.
-    pub free: u64,
+    /// The part of it that is free and will be used again; none on Postgres, which does not tell.
+    pub free: Option<u64>,
     /// SQLite's log beside the file.
     pub log: u64,
     /// Whether free pages can be given back while the server works.
@@ -91,22 +91,23 @@ impl Store {
         }
     }
 
-    /// The keys of archived sessions, the one that was touched longest ago first; with `before` those that were not
-    /// touched since then. Never the primary one.
+    /// The keys of archived sessions that were touched last between two moments, the one that was touched longest ago
+    /// first. Never the primary one.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn forgotten(
         &self,
-        before: Option<Timestamp>,
+        after: Timestamp,
+        before: Timestamp,
         limit: i64,
     ) -> Result<Vec<(SessionKey, Timestamp)>, StoreError> {
-        let before = before.map_or(i64::MAX, |before| before.0);
         self.read(move |connection| {
             let rows = sessions::table
                 .filter(sessions::is_current)
                 .filter(sessions::archived)
-                .filter(sessions::updated_at.lt(before))
+                .filter(sessions::updated_at.gt(after.0))
+                .filter(sessions::updated_at.lt(before.0))
                 .filter(not(sessions::is_primary))
                 .filter(not(sessions::busy))
                 .order(sessions::updated_at.asc())
@@ -116,6 +117,28 @@ impl Store {
             rows.into_iter().map(|(key, at)| Ok((parse("sessions.key", &key)?, Timestamp(at)))).collect()
         })
         .await
+    }
+
+    /// Bytes of the log of a key.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn log_bytes(&self, key: &SessionKey) -> Result<u64, StoreError> {
+        let key = key.to_string();
+        self.read(move |connection| {
+            let sizes = event_batches::table.filter(event_batches::key.eq(&key)).select(event_batches::bytes);
+            let sizes = sizes.load::<i64>(connection)?;
+            Ok(sizes.into_iter().fold(0u64, |sum, size| sum.saturating_add(u64::try_from(size).unwrap_or(0))))
+        })
+        .await
+    }
+
+    /// Forgets what users used before a day.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn sweep_spend(&self, before: i64) -> Result<(), StoreError> {
+        self.write(Write::SweepSpend(before)).await.map(drop)
     }
 
     /// How large the database is now.
@@ -170,7 +193,7 @@ fn size(connection: &mut AnyConnection, log: u64) -> Result<StoreSize, Fault> {
                        (SELECT auto_vacuum FROM pragma_auto_vacuum()) AS vacuum";
             let Pages { pages, free, bytes, vacuum } = sql_query(sql).get_result(c)?;
             let of = |pages: i64| u64::try_from(pages.saturating_mul(bytes)).unwrap_or(0);
-            Ok(StoreSize { total: of(pages), free: of(free), log, gives_back: vacuum == INCREMENTAL })
+            Ok(StoreSize { total: of(pages), free: Some(of(free)), log, gives_back: vacuum == INCREMENTAL })
         }
         AnyConnection::Postgres(c) => {
             let sql = "SELECT pg_database_size(current_database()) AS bytes";
@@ -178,6 +201,11 @@ fn size(connection: &mut AnyConnection, log: u64) -> Result<StoreSize, Fault> {
             Ok(StoreSize { total: u64::try_from(bytes).unwrap_or(0), ..StoreSize::default() })
         }
     }
+}
+
+/// Forgets what users used before a day.
+pub(super) fn sweep_spend(connection: &mut AnyConnection, before: i64) -> Result<usize, Fault> {
+    Ok(diesel::delete(user_spend::table.filter(user_spend::day.lt(before))).execute(connection)?)
 }
 
 /// Gives pages back, inside the writer's transaction.

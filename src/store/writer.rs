@@ -6,7 +6,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -52,6 +52,7 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
+    SweepSpend(i64),
     Prune(Box<PruneStep>),
     GiveBack(u32),
     EmptyLog,
@@ -72,6 +73,7 @@ impl Write {
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepSpend(_)
             | Self::GiveBack(_)
             | Self::EmptyLog => None,
         }
@@ -86,6 +88,7 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepSpend(_)
             | Self::Prune(_)
             | Self::GiveBack(_)
             | Self::EmptyLog => false,
@@ -166,6 +169,7 @@ impl Writer {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
         while intake.next(&mut jobs, &mut batch) {
+            self.health.backlog.store(intake.len(), Ordering::Relaxed);
             self.health.begin();
             let begun = Instant::now();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
@@ -190,9 +194,8 @@ impl Writer {
     /// log is cut another time.
     fn empty_log(&mut self) {
         let Some(AnyConnection::Sqlite(c)) = &mut self.connection else { return };
-        let done = c.batch_execute(
-            "PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;",
-        );
+        let done =
+            c.batch_execute("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;");
         if let Err(error) = done {
             log::debug!("the log of the database was not emptied: {error}");
             // Whether its patience was set back is not known.
@@ -408,6 +411,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
+        Write::SweepSpend(before) => retention::sweep_spend(connection, *before).map(Reply::Count),
         Write::Prune(step) => prune::step(connection, step).map(Reply::Pruned),
         Write::GiveBack(pages) => retention::give_back(connection, *pages).map(|()| Reply::Done),
         // After the commit: a transaction cannot.
