@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{
         ids::MessageId,
-        protocol::{DeltaKind, Event, EventBody},
+        protocol::{Event, EventBody, event::DeltaKind},
         timestamp::Timestamp,
     };
 
