@@ -13,8 +13,8 @@ use governor::{
 
 use crate::error::{ApiError, Code};
 
-/// With so many addresses in memory, those that have their whole quota again are forgotten, and new ones are counted
-/// together.
+/// With so many addresses in memory, those that have their whole quota again are forgotten, and the others are counted
+/// together until it is fewer.
 const MANY: usize = 10_000;
 
 /// How often each address was wrong of late.
@@ -37,7 +37,7 @@ impl Guesses {
         if limiter.len() >= MANY {
             limiter.retain_recent();
         }
-        // With so many guessers at once the new ones share one quota: memory must not grow with them.
+        // So many guessers at once share one quota: memory must not grow with them.
         let crowd = limiter.len() >= MANY;
         let place = if crowd { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { place(ip) };
         let Err(early) = limiter.check_key(&place) else { return Ok(()) };
@@ -77,5 +77,15 @@ mod tests {
         assert!(wrong("fe80::3").is_err() && wrong("fe80:0:0:1::3").is_ok());
         let free = Guesses::new(0);
         assert!((0..100).all(|_| free.wrong(Some(IpAddr::from([127, 0, 0, 1]))).is_ok()));
+    }
+
+    #[test]
+    fn many_guessers_share_one_quota() {
+        let guesses = Guesses::new(2);
+        let wrong = |n: usize| guesses.wrong(Some(Ipv4Addr::from_bits(u32::try_from(n).unwrap() + (10 << 24)).into()));
+        assert!((0..MANY).all(|n| wrong(n).is_ok()));
+        let more = (MANY..MANY + 20).filter(|n| wrong(*n).is_ok()).count();
+        assert!(more <= 3, "{more} of 20 had a quota of their own");
+        assert!(guesses.0.unwrap().len() <= MANY + 1);
     }
 }

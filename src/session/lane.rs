@@ -359,3 +359,17 @@ impl SessionActor {
         self.end(Fate::Fenced, ctx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_lane_takes_no_calls() {
+        let mut lane = Lane::default();
+        (0..CONGESTED).for_each(|_| lane.push(Input::BudgetLooked));
+        assert!(lane.is_congested() && !lane.is_full(), "the agent is slowed down before clients are turned away");
+        (CONGESTED..FULL).for_each(|_| lane.push(Input::BudgetLooked));
+        assert!(lane.is_full());
+    }
+}
