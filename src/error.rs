@@ -127,6 +127,8 @@ codes! {
     ContentTooLarge, "content_too_large", "invalid_request_error", 413;
     /// A body must be `application/json`.
     UnsupportedMediaType, "unsupported_media_type", "invalid_request_error", 415;
+    /// A WebSocket must speak version 13; `Sec-WebSocket-Version` says so.
+    UpgradeRequired, "upgrade_required", "invalid_request_error", 426;
     /// The queue of the session is full.
     QueueFull, "queue_full", "rate_limit_error", 429;
     /// The caller has used up one of its limits.

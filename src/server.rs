@@ -13,7 +13,7 @@ use actix::Actor as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    access::Access,
+    access::{Access, Deed},
     agents::{ProcessLedger, ProcessRecord, Registry, pool::Pool, process},
     app::Application,
     config::Config,
@@ -28,6 +28,9 @@ use crate::{
 
 /// How often calls that are older than a day are forgotten.
 const HOUSEKEEPING: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// How often a server looks what users have used on others.
+const SPENDING: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs a server until a signal stops it. `ready` is called once everything is open.
 ///
@@ -99,14 +102,18 @@ async fn serve(
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
     let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
+    let shared = Arc::clone(&deps);
     let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready(access.book().is_open());
     actix::spawn(watch_accounts(gateway.clone()));
     actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
     actix::spawn(async move { registry.refresh(ledger).await });
-    actix::spawn(keep_house(store.clone()));
     actix::spawn(retain(gateway.clone()));
+    actix::spawn(keep_house(store.clone(), Arc::clone(&access), config.audit.keep.map(|keep| keep.0)));
+    if store.is_shared() {
+        actix::spawn(follow_spending(Arc::clone(&shared)));
+    }
     let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
@@ -221,7 +228,32 @@ async fn retain(gateway: Gateway) {
     }
 }
 
-async fn keep_house(store: Store) {
+/// Goes by what users have used in sessions of other servers on the same database.
+async fn follow_spending(deps: Arc<Deps>) {
+    loop {
+        tokio::time::sleep(SPENDING).await;
+        match deps.store.spent_since(day_of(Timestamp::now())).await {
+            Ok(spends) => deps.day_sums.replace(&spends),
+            Err(error) => log::debug!("what users have used cannot be read now: {error}"),
+        }
+    }
+}
+
+/// Removes what is older than the audit is kept, and tells so in the audit.
+async fn shorten_audit(store: &Store, access: &Access, keep: std::time::Duration) {
+    let before = Timestamp(Timestamp::now().0.saturating_sub(Timestamp(0).plus(keep).0));
+    match store.sweep_audit(before).await {
+        Ok(0) => {}
+        Ok(removed) => {
+            let detail = serde_json::json!({"removed": removed, "before": before});
+            let deed = Deed { action: "audit.shorten", session: None, owner: "", detail };
+            access.audit.note(deed.by(&Principal { user: "server".into(), ..Principal::local() }));
+        }
+        Err(error) => log::warn!(error:% = error; "old entries of the audit could not be removed"),
+    }
+}
+
+async fn keep_house(store: Store, access: Arc<Access>, keep_audit: Option<std::time::Duration>) {
     let day = std::time::Duration::from_secs(24 * 3600);
     loop {
         let before = Timestamp(Timestamp::now().0.saturating_sub(Timestamp(0).plus(day).0));
@@ -231,6 +263,9 @@ async fn keep_house(store: Store) {
         let ended = AccountChange::SweepLogins(Timestamp::now());
         if let Err(StoreError::Unavailable(cause)) = store.change_accounts(ended, None).await {
             log::warn!(cause:% = cause; "old logins could not be forgotten");
+        }
+        if let Some(keep) = keep_audit {
+            shorten_audit(&store, &access, keep).await;
         }
         tokio::time::sleep(HOUSEKEEPING).await;
     }

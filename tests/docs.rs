@@ -124,6 +124,7 @@ fn whole() -> Config {
     config.store.url = Some(Secret::new("x"));
     config.pool.max_memory = Some(greenroom::config::Size::mib(1));
     config.session.default_agent = text();
+    config.audit.keep = Some(greenroom::config::Duration::secs(1));
     config.agents.insert("NAME".into(), agent);
     let limits = CallerLimits {
         requests_per_second: Some(0),
@@ -344,7 +345,7 @@ fn every_setting_with_an_end_is_a_bound() {
     let document = text("docs/configuration.md");
     let table = document.split("\n## Keys").nth(1).unwrap().split("\n## ").next().unwrap();
     let known: BTreeSet<String> = bounds().into_iter().map(|row| row[2].clone()).collect();
-    let retention = ["sessions.keep", "events.keep_deltas"];
+    let retention = ["sessions.keep", "events.keep_deltas", "audit.keep"];
     let missing: Vec<String> = rows(table)
         .into_iter()
         .filter(|row| row.len() == 4 && row[0] != "key" && !row[0].starts_with("---"))

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, OpenSpec, Opened, Outcome, Probe,
-    ProcessLedger, Prompt, ToolCall, channel,
+    AdapterSide, Agent, AgentCommand, AgentEvent, Answer, Ask, Capabilities, Live, Mode, OpenSpec, Opened, Outcome,
+    Probe, ProcessLedger, Prompt, ToolCall, channel,
 };
 use crate::protocol::{ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, Usage, event::DeltaKind};
 
@@ -85,6 +85,10 @@ impl Agent for Echo {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { stateless: true, steer: true, choices: true, ..Capabilities::default() }
+    }
+
+    fn modes(&self) -> Option<Vec<Mode>> {
+        Some(Vec::new())
     }
 
     fn start(&self, _spec: OpenSpec) -> Live {

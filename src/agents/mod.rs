@@ -20,6 +20,7 @@ pub mod claude;
 pub mod codex;
 pub mod command;
 pub mod echo;
+mod mode;
 pub mod openai;
 pub mod opencode;
 pub mod pi;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod program;
 mod registry;
 
+pub use mode::Mode;
 pub use registry::Registry;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -87,6 +89,12 @@ pub trait Agent: Send + Sync {
 
     /// Starts it for one session and returns at once. Must be called inside a tokio runtime.
     fn start(&self, spec: OpenSpec) -> Live;
+
+    /// The modes that it has whatever it runs on, so that they are known before it is opened; none where it tells them only
+    /// while it runs, empty where it has no modes at all.
+    fn modes(&self) -> Option<Vec<Mode>> {
+        None
+    }
 
     /// Finds out whether it could run: binary, version, models. Bounded in time by the caller.
     /// What is started for it is recorded in `processes`, so that it does not outlive a server that dies meanwhile.

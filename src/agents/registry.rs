@@ -10,11 +10,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    Agent, Capabilities, Opened, Probe, ProcessLedger, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent,
+    Agent, Capabilities, Mode, Opened, Probe, ProcessLedger, acp::AcpAgent, claude::ClaudeAgent, codex::CodexAgent,
     command::CommandAgent, echo::Echo, openai::OpenAiAgent, opencode::OpencodeAgent, pi::PiAgent,
 };
 use crate::config::{AgentKind, Config, known};
 
+/// Modes of one agent that are remembered. What has more is not known: nothing is refused then.
+const MAX_MODES: usize = 1000;
 /// How long a probe of all agents may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -27,6 +29,8 @@ pub struct Registry {
     found: Arc<RwLock<BTreeMap<String, Probe>>>,
     /// The models that agents have told when they were opened.
     models: Arc<RwLock<BTreeMap<String, Vec<Value>>>>,
+    /// The modes that agents have told while they ran, of all their sessions: some have modes of a project's own.
+    modes: Arc<RwLock<BTreeMap<String, Vec<Mode>>>>,
 }
 
 impl Registry {
@@ -61,6 +65,7 @@ impl Registry {
             unconfigured: Arc::new(unconfigured.collect()),
             found: Arc::default(),
             models: Arc::default(),
+            modes: Arc::default(),
         })
     }
 
@@ -129,6 +134,30 @@ impl Registry {
         }
     }
 
+    /// An agent that runs has told the modes that it offers.
+    pub fn learn_modes(&self, name: &str, told: &Value) {
+        let told = Mode::read(told);
+        if told.is_empty() {
+            return;
+        }
+        let mut all = self.modes.write().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(name.to_owned()).or_default();
+        for mode in told {
+            if known.len() < MAX_MODES && !known.iter().any(|known| known.id == mode.id) {
+                known.push(mode);
+            }
+        }
+    }
+
+    /// The modes of an agent: those that it always has, else those that it has told while it ran; none where they are
+    /// not known yet.
+    #[must_use]
+    pub fn modes(&self, name: &str) -> Option<Vec<Mode>> {
+        let own = self.agents.get(name).and_then(|agent| agent.modes());
+        let told = || self.modes.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        own.or_else(told).filter(|modes| modes.len() < MAX_MODES)
+    }
+
     /// Whether somebody could want to hear that an agent is missing: it is configured, or it is there.
     #[must_use]
     pub fn concerns(&self, name: &str, probe: Option<&Probe>) -> bool {
@@ -147,7 +176,7 @@ impl Registry {
             let probe = probe.unwrap_or_default();
             json!({
                 "id": name, "name": name, "kind": agent.kind(), "available": probe.available,
-                "version": probe.version, "models": self.models(name), "capabilities": agent.capabilities(),
+                "version": probe.version, "models": self.models(name), "modes": self.modes(name), "capabilities": agent.capabilities(),
                 "reason": reason, "login": probe.login,
             })
         });

@@ -129,6 +129,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         ("stream.max_lag", config.stream.max_lag),
         ("choice.timeout", config.choice.timeout),
         ("limits.head_timeout", config.limits.head_timeout),
+        ("limits.body_timeout", config.limits.body_timeout),
         ("callers.login_lifetime", config.callers.login_lifetime),
         ("agent.open_timeout", config.agent.open_timeout),
         ("agent.stall_timeout", config.agent.stall_timeout),
@@ -139,6 +140,9 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         if wait.0.is_zero() {
             return bad(key, "must be more than 0");
         }
+    }
+    if config.audit.keep.is_some_and(|keep| keep.0.is_zero()) {
+        return bad("audit.keep", "must be more than 0; leave it out to keep all");
     }
     for origin in &config.server.allowed_origins {
         // A wildcard would let every page on the web in; a browser sends nothing else than this form.

@@ -55,6 +55,8 @@ pub struct Config {
     pub callers: CallersConfig,
     /// How many tokens and dollars may be used up.
     pub budget: BudgetConfig,
+    /// The audit.
+    pub audit: AuditConfig,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.
@@ -273,8 +275,10 @@ pub struct LimitsConfig {
     pub max_frame: Size,
     /// Connections at once.
     pub max_connections: usize,
-    /// How long a client may take to send its request's head.
+    /// How long a client may take to send its request's head, and pause within a body.
     pub head_timeout: Duration,
+    /// How long a client may take to send a body.
+    pub body_timeout: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -285,8 +289,17 @@ impl Default for LimitsConfig {
             max_frame: Size::mib(1),
             max_connections: 25_000,
             head_timeout: Duration::secs(10),
+            body_timeout: Duration::mins(5),
         }
     }
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// How long entries are kept; for ever when left out.
+    pub keep: Option<Duration>,
 }
 
 /// `[recovery]`

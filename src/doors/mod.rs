@@ -4,4 +4,5 @@
 //! words. The translation is pure: a narrator that takes an [`Event`](crate::protocol::Event) and gives the pieces to
 //! write. What the doors share is here: the turn as a stream of events, and pieces as a body of server-sent events.
 
+pub mod ag_ui;
 pub mod narration;

@@ -20,6 +20,12 @@ pub trait Narrator: Send + 'static {
     /// Writes what an event means.
     fn event(&mut self, event: &Event, out: &mut Vec<u8>);
 
+    /// Nothing more is known for now: all events of one or more commits have been told. True when there is nothing more
+    /// to tell either, though the turn may go on: the stream ends here, without [`Self::finish`].
+    fn pause(&mut self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+
     /// The turn is told to its end: writes what comes last.
     fn finish(&mut self, out: &mut Vec<u8>);
 
@@ -64,7 +70,12 @@ pub fn narrate(
                     narrator.finish(&mut out);
                     return Some((Ok(out.into()), None));
                 }
-                Ok(Some(item)) => events_of(&item).iter().for_each(|event| narrator.event(event, &mut out)),
+                Ok(Some(item)) => {
+                    events_of(&item).iter().for_each(|event| narrator.event(event, &mut out));
+                    if narrator.pause(&mut out) {
+                        return Some((Ok(out.into()), None));
+                    }
+                }
             }
         }
         Some((Ok(out.into()), Some((items, narrator))))
@@ -81,13 +92,18 @@ mod tests {
         timestamp::Timestamp,
     };
 
-    struct Names;
+    struct Names(bool);
 
     impl Narrator for Names {
         fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
             if let EventBody::Error { code, .. } = &event.body {
                 out.extend_from_slice(code.as_bytes());
+                self.0 = code == "over";
             }
+        }
+
+        fn pause(&mut self, _: &mut Vec<u8>) -> bool {
+            self.0
         }
 
         fn finish(&mut self, out: &mut Vec<u8>) {
@@ -104,7 +120,7 @@ mod tests {
     }
 
     async fn told(items: Vec<Item>) -> Vec<String> {
-        let pieces = narrate(iter(items), Names, Duration::from_secs(9)).map(Result::unwrap);
+        let pieces = narrate(iter(items), Names(false), Duration::from_secs(9)).map(Result::unwrap);
         pieces.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect().await
     }
 
@@ -121,5 +137,7 @@ mod tests {
         assert_eq!(told(items).await, ["a", "b", "."]);
         let cut = vec![Item::Frames(vec![fault(1, "a")]), Item::End(EndReason::ShuttingDown, "{}".into())];
         assert_eq!(told(cut).await, ["a", "!"]);
+        let over = vec![Item::Frames(vec![fault(1, "over")]), Item::Frames(vec![fault(2, "b")]), Item::Done];
+        assert_eq!(told(over).await, ["over"], "a narrator that has told all ends the stream");
     }
 }

@@ -39,6 +39,7 @@ mod handover;
 mod model;
 mod operate;
 mod quota;
+mod rejoin;
 mod retention;
 mod sessions;
 mod streams;

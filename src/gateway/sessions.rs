@@ -45,9 +45,9 @@ impl Gateway {
             None => SessionKey::generate(),
         };
         self.check_visibility(who, body.visibility.unwrap_or_default(), body.org_id.as_deref())?;
-        let once = self.once(who, "create", body.key.as_deref().unwrap_or_default(), once)?;
-        // Calls for one key meet in its session; those that leave the key to us have to meet here.
-        let one_at_a_time = once.as_ref().filter(|_| body.key.is_none()).map(|once| self.making(once));
+        // The path names no session, so what the body names is a part of the call: another key is another body.
+        let once = self.once(who, "create", "", once)?;
+        let one_at_a_time = once.as_ref().map(|once| self.making(once));
         let _held = match &one_at_a_time {
             Some(lock) => Some(lock.lock().await),
             None => None,

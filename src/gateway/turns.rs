@@ -95,7 +95,7 @@ impl Gateway {
         Ok(self.view(key).await?.and_then(|view| view.state.turn(id)))
     }
 
-    async fn stored_turn(&self, key: &SessionKey, id: TurnId) -> Result<TurnRecord, ApiError> {
+    pub(super) async fn stored_turn(&self, key: &SessionKey, id: TurnId) -> Result<TurnRecord, ApiError> {
         let found = self.deps.store.turn(key, id).await?.filter(|record| record.steers.is_none());
         found.ok_or_else(|| ApiError::new(Code::TurnNotFound, "the session has no turn of that id"))
     }

@@ -3,7 +3,6 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use actix_web::{
@@ -16,9 +15,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::LocalBoxFuture};
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use super::Api;
-use crate::error::{ApiError, Code};
+use crate::{
+    config::LimitsConfig,
+    error::{ApiError, Code},
+};
 
 /// A body of at most `limits.max_body`, as it came; empty when there is none.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ macro_rules! body {
                 let (request, payload) = (request.clone(), payload.take());
                 Box::pin(async move {
                     let limits = &Api::of(&request)?.config.limits;
-                    read(&request, payload, limits.$limit.bytes(), limits.head_timeout.0).await.map(Self)
+                    read(&request, payload, limits.$limit.bytes(), limits).await.map(Self)
                 })
             }
         }
@@ -97,12 +100,13 @@ pub(super) fn too_large(limit: usize) -> ApiError {
     ApiError::new(Code::BodyTooLarge, format!("The body is larger than {limit} bytes.")).with("limit", limit)
 }
 
-/// Reads a body of at most `limit` bytes; each piece of it must come within `patience`.
+/// Reads a body of at most `limit` bytes. Each piece of it must come in time, and so must the whole: a byte now and then
+/// is no way to keep a connection for ever.
 async fn read(
     request: &HttpRequest,
     mut payload: Payload,
     limit: usize,
-    patience: Duration,
+    limits: &LimitsConfig,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
     let refuse = |payload, error| {
@@ -118,11 +122,13 @@ async fn read(
     }
     let media = check_media(headers);
     let mut body = BytesMut::new();
+    let end = Instant::now() + limits.body_timeout.0;
     loop {
-        let piece = match tokio::time::timeout(patience, payload.next()).await {
+        let pause = Instant::now() + limits.head_timeout.0;
+        let piece = match tokio::time::timeout_at(pause.min(end), payload.next()).await {
             Err(_) => {
-                let error = ApiError::new(Code::RequestTimeout, "The body stopped arriving.");
-                return refuse(payload, error);
+                let what = if pause < end { "stopped arriving" } else { "took too long to arrive" };
+                return refuse(payload, ApiError::new(Code::RequestTimeout, format!("The body {what}.")));
             }
             Ok(None) => return Ok(body.freeze()),
             Ok(Some(Err(error))) => {

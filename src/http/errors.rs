@@ -5,7 +5,7 @@ use actix_web::{
     HttpRequest, HttpResponse, ResponseError,
     http::{
         StatusCode,
-        header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{ALLOW, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE},
     },
 };
 
@@ -24,6 +24,10 @@ impl ResponseError for ApiError {
         }
         if let Some(challenge) = challenge(self) {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if self.code == Code::UpgradeRequired {
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response.extensions_mut().insert(self.clone());
         response

@@ -1,10 +1,11 @@
 //! `POST …/continue` and `PUT …/feedback`.
 
 use actix_web::{HttpRequest, HttpResponse, web, web::Data};
+use serde_json::{Map, Value};
 
 use super::{
     Api,
-    body::{Body, Json, decode},
+    body::{Body, Json, decode, decode_value},
     caller::Writer,
     idempotency::once,
     path::Key,
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, Code},
+    ids::TurnId,
     protocol::{ContinueSession, Feedback},
 };
 
@@ -33,7 +35,13 @@ pub(super) async fn put_feedback(
     api: Data<Api>,
     Writer(who): Writer,
     Key(key): Key,
-    Json(body): Json<Feedback>,
+    Json(body): Json<Map<String, Value>>,
 ) -> Result<web::Json<Feedback>, ApiError> {
+    if let Some(Value::String(id)) = body.get("turn_id")
+        && let Err(error) = id.parse::<TurnId>()
+    {
+        return Err(ApiError::new(Code::InvalidId, format!("turn_id: {error}")).with("field", "turn_id"));
+    }
+    let body = decode_value(Value::Object(body), Code::InvalidJson)?;
     api.gateway.put_feedback(&who, &key, body).await.map(web::Json)
 }

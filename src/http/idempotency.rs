@@ -35,6 +35,23 @@ pub(super) fn once_of_message(
     key(request)?.map(|key| message_once(key, session, message)).transpose()
 }
 
+/// The key of a run of AG-UI: the header where there is one, and else the client's id of the run. Either stands for the
+/// message, as in [`message_once`].
+///
+/// # Errors
+/// As [`once`].
+pub(super) fn once_of_run(
+    request: &HttpRequest,
+    run: &str,
+    session: &SessionKey,
+    message: &SendMessage,
+) -> Result<Idempotency, ApiError> {
+    match key(request)? {
+        Some(key) => message_once(key, session, message),
+        None => message_once(&format!("ag-ui run {run}"), session, message),
+    }
+}
+
 fn key(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
     let text = std::str::from_utf8(value.as_bytes());

@@ -3,6 +3,7 @@
 //! Owns paths, parameters, headers and status codes. Does not own rules about sessions: those are behind
 //! [`Gateway`]. Layers from outside: [`boundary`] (request id, envelope, panics), [`guard`] (host, origin), routes.
 
+mod ag_ui;
 mod agents;
 mod audit;
 mod body;
@@ -123,6 +124,8 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
+
+    At::new("/v1/ag-ui").post(ag_ui::run).add(app);
 
     At::new("/v1/sessions").get(sessions::list).post(sessions::create).add(app);
     session("").get(sessions::get).patch(sessions::patch).delete(sessions::delete).add(app);

@@ -30,10 +30,12 @@ type SnapshotResult = Result<web::Json<Snapshot>, ApiError>;
 /// The body of `PUT …/model` and `PUT …/mode`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["id"]))]
 pub(super) struct Pick {
-    /// The id that the agent gives it.
+    /// The id that the agent gives it; null is the agent's default.
     #[schemars(length(max = 200))]
-    id: String,
+    #[serde(deserialize_with = "Option::deserialize")]
+    id: Option<String>,
 }
 
 /// `GET /v1/sessions`

@@ -141,4 +141,7 @@ pub struct ChoiceAnswer {
     /// Question: an answer (a text, or a list of texts where `multi`) for each question id.
     #[serde(default)]
     pub answers: Option<Map<String, Value>>,
+    /// The question is turned down, as if its time were up. Doors whose protocol has such an answer say so; it is on no wire.
+    #[serde(skip)]
+    pub declined: bool,
 }

@@ -328,6 +328,7 @@ impl SessionActor {
                     slot.opened = true;
                     self.deps.registry.learn(&slot.agent, opened);
                 }
+                AgentEvent::Mode { modes, .. } => self.deps.registry.learn_modes(&slot.agent, modes),
                 AgentEvent::Ended(_) => slot.over = slot.leaving || !slot.opened,
                 AgentEvent::Leaving => slot.leaving = true,
                 _ => {}

@@ -209,6 +209,7 @@ impl Draft {
         let pending = running.choices.get(at).cloned().ok_or_else(unknown)?;
         let choice = Arc::clone(&pending.choice);
         let (outcome, reply) = match choice.kind {
+            _ if answer.declined => without_an_answer(&choice, false),
             ChoiceKind::Permission => {
                 let option = match (&answer.option_id, answer.allow, &answer.answers) {
                     (Some(id), None, None) => choice.options.iter().find(|option| option.id == *id),
@@ -262,11 +263,7 @@ impl Draft {
             // Nobody has allowed to use up more.
             let ours = pending.ask_id == ASK_ID;
             let allow = env.settings.on_timeout == TimeoutOutcome::Allow && !ours;
-            let option = option_for(&pending.choice.options, allow).map(|option| (option.id.clone(), option.kind));
-            let (outcome, reply) = match option {
-                Some((id, kind)) => (json!({ "option_id": id, "kind": kind }), Answer::Option { id }),
-                None => (json!({ "cancelled": true }), Answer::Cancelled),
-            };
+            let (outcome, reply) = without_an_answer(&pending.choice, allow);
             self.resolve(env, turn, pending, outcome, reply, ResolvedBy::Timeout);
             self.touch_row(env.now, |_| {});
             if ours {
@@ -361,6 +358,17 @@ fn bad_answer(choice: &crate::protocol::Choice) -> ApiError {
         }
     };
     ApiError::new(Code::InvalidChoicePayload, hint)
+}
+
+/// What becomes of a question that nobody answers: its yes or no where it has one.
+fn without_an_answer(choice: &crate::protocol::Choice, allow: bool) -> (Value, Answer) {
+    match option_for(&choice.options, allow) {
+        Some(option) => {
+            let id = option.id.clone();
+            (json!({ "option_id": id, "kind": option.kind }), Answer::Option { id })
+        }
+        None => (json!({ "cancelled": true }), Answer::Cancelled),
+    }
 }
 
 /// True when answers are there for every question, and for nothing else, each a text or a list of texts.

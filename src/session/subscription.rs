@@ -33,6 +33,9 @@ const PAGE_BYTES: usize = 256 * 1024;
 /// A subscriber that has at most so many events to read joins the live stream and reads them meanwhile.
 const NEAR: u64 = 2048;
 
+/// The last event of a session.
+const DELETED: &str = "session.deleted";
+
 /// A piece of a stream.
 #[derive(Debug, Clone)]
 pub enum Item {
@@ -59,6 +62,8 @@ enum Phase {
     Replay { until: u64, live: bool },
     /// Take from the outbox.
     Live,
+    /// The session is deleted: what the log still has is shown, up to `session.deleted`.
+    Deleted,
     /// Nothing more.
     Over,
 }
@@ -74,6 +79,8 @@ pub struct Subscription {
     id: Option<u64>,
     /// The last event that was shown or passed over.
     cursor: u64,
+    /// True when that was the end of a session. One that is made anew under the key goes on after it.
+    told_deleted: bool,
     phase: Phase,
     /// Things to show before anything else.
     ready: std::collections::VecDeque<Item>,
@@ -87,7 +94,8 @@ impl Subscription {
         let outbox = Arc::default();
         let ready = std::collections::VecDeque::new();
         let _counted = Held::of(|metrics| metrics.streams.with_label_values(&["session"]));
-        Self { key, session, store, outbox, filter, from, id: None, cursor: 0, phase: Phase::Join, ready, _counted }
+        let (cursor, told_deleted, phase) = (0, false, Phase::Join);
+        Self { key, session, store, outbox, filter, from, id: None, cursor, told_deleted, phase, ready, _counted }
     }
 
     /// The last event that was shown or passed over: the cursor to come back with.
@@ -110,10 +118,7 @@ impl Subscription {
                 }
                 Phase::Replay { until, .. } => match self.replay(until).await {
                     Ok(()) => {}
-                    Err(error) => {
-                        log::warn!(session:% = self.key, error:% = error; "a stream could not be replayed");
-                        self.end(EndReason::StoreUnavailable);
-                    }
+                    Err(error) => self.cannot_read(&error),
                 },
                 Phase::Live => match self.outbox.take().await {
                     Taken::Item(Waiting::Events(batch)) => self.show(batch),
@@ -128,7 +133,13 @@ impl Subscription {
                         }
                         self.phase = Phase::Join;
                     }
+                    Taken::End(EndReason::SessionDeleted) => self.phase = Phase::Deleted,
                     Taken::End(reason) => self.end(reason),
+                },
+                Phase::Deleted => match self.last_words().await {
+                    Ok(true) => {}
+                    Ok(false) => self.end(EndReason::SessionDeleted),
+                    Err(error) => self.cannot_read(&error),
                 },
             }
         }
@@ -145,10 +156,12 @@ impl Subscription {
         let join = Join { id: self.id, outbox, raw: self.filter.raw, after, near: NEAR, hello: first };
         let Ok(Joined { id, oldest_seq, last_seq, live, snapshot }) = self.session.send(join).await else {
             // A session that ends on purpose says why; one that is just gone has failed.
-            return self.end(match self.outbox.try_take() {
-                Some(Taken::End(reason)) => reason,
-                _ => EndReason::SessionFailed,
-            });
+            match self.outbox.try_take() {
+                Some(Taken::End(EndReason::SessionDeleted)) => self.phase = Phase::Deleted,
+                Some(Taken::End(reason)) => self.end(reason),
+                _ => self.end(EndReason::SessionFailed),
+            }
+            return;
         };
         self.id = Some(id);
         if first
@@ -167,32 +180,22 @@ impl Subscription {
             (after, None)
         };
         if let Some((from, to, reason)) = gap {
-            let gap = Control::Gap { from: Some(from), to: Some(to), reason };
-            self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
+            self.tell_gap(from, to, reason);
         }
         self.cursor = cursor;
         self.phase = Phase::Replay { until: last_seq, live };
     }
 
     async fn replay(&mut self, until: u64) -> Result<(), StoreError> {
-        let page = self.store.events(&self.key, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
-        let Some(page) = page else {
-            // A log that is not there has nothing more to read.
-            self.cursor = until;
-            return Ok(());
-        };
-        let gone = page.oldest_seq.saturating_sub(1).min(until);
-        if gone > self.cursor {
-            // The session was deleted under the reader.
-            self.tell_gap(self.cursor.saturating_add(1), gone);
-            self.cursor = gone;
-        }
-        let decoded: Result<Vec<Frame>, _> = page.events.iter().map(|event| Frame::decode(event)).collect();
-        let mut frames = decoded.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", self.key)))?;
+        let mut frames = self.page(until).await?;
         frames.retain(|frame| frame.seq <= until);
-        if frames.is_empty() && self.cursor < until {
-            self.tell_hole(self.cursor.saturating_add(1), until);
-            self.cursor = until;
+        if frames.is_empty() {
+            // All up to there is pruned, or went with the session under the reader: that is told by now.
+            if self.cursor < until {
+                self.tell_hole(self.cursor.saturating_add(1), until);
+            }
+            self.cursor = self.cursor.max(until);
+            return Ok(());
         }
         self.show_replayed(frames);
         Ok(())
@@ -219,23 +222,57 @@ impl Subscription {
     /// Says that these events are pruned, to who could have wanted them.
     fn tell_hole(&mut self, from: u64, to: u64) {
         if misses_progress(&self.filter.types) {
-            self.tell_gap(from, to);
+            self.tell_gap(from, to, "pruned");
         }
     }
 
-    fn tell_gap(&mut self, from: u64, to: u64) {
-        let gap = Control::Gap { from: Some(from), to: Some(to), reason: "pruned" };
+    /// Shows the rest of the log of a deleted session to one who was behind. False when there is no more.
+    async fn last_words(&mut self) -> Result<bool, StoreError> {
+        if self.told_deleted {
+            return Ok(false);
+        }
+        let mut frames = self.page(u64::MAX).await?;
+        // The key may have been taken again by now: what comes after is for those who follow that session.
+        if let Some(last) = frames.iter().position(|frame| &*frame.kind == DELETED) {
+            frames.truncate(last + 1);
+        }
+        let more = !frames.is_empty();
+        self.show(Batch::new(frames));
+        Ok(more)
+    }
+
+    /// The next page of the log. What went with a deleted session under the reader is told as a gap, up to `until`.
+    async fn page(&mut self, until: u64) -> Result<Vec<Frame>, StoreError> {
+        let page = self.store.events(&self.key, self.cursor, PAGE_EVENTS, PAGE_BYTES).await?;
+        let Some(page) = page else { return Ok(Vec::new()) };
+        let before = page.oldest_seq.saturating_sub(1).min(until);
+        if before > self.cursor {
+            self.tell_gap(self.cursor + 1, before, "pruned");
+            self.cursor = before;
+        }
+        let decoded: Result<Vec<Frame>, _> = page.events.iter().map(|event| Frame::decode(event)).collect();
+        decoded.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", self.key)))
+    }
+
+    fn tell_gap(&mut self, from: u64, to: u64, reason: &'static str) {
+        let gap = Control::Gap { from: Some(from), to: Some(to), reason };
         self.ready.push_back(Item::Control("stream.gap", gap.encode(&self.key, None)));
+    }
+
+    fn cannot_read(&mut self, error: &StoreError) {
+        log::warn!(session:% = self.key, error:% = error; "a stream could not be replayed");
+        self.end(EndReason::StoreUnavailable);
     }
 
     /// Shows the events of a batch that are new to this stream and pass its filter.
     fn show(&mut self, batch: Arc<Batch>) {
         let cursor = self.cursor;
-        let Some(last) = batch.frames().last().map(|frame| frame.seq) else { return };
+        let Some((last, kind)) = batch.frames().last().map(|frame| (frame.seq, &*frame.kind)) else { return };
         if last <= cursor {
             return;
         }
         self.cursor = last;
+        self.told_deleted = kind == DELETED;
         let all_new = batch.frames().first().is_some_and(|frame| frame.seq > cursor);
         if all_new && self.filter.types.is_empty() && self.filter.turn.is_none() {
             return self.ready.push_back(Item::Events(batch));

@@ -1,4 +1,5 @@
-//! The audit: entries are added and read; the database itself refuses to change one.
+//! The audit: entries are added and read; the database itself refuses to change one, and to remove one that is younger
+//! than the operator keeps them.
 
 use diesel::prelude::*;
 
@@ -9,8 +10,8 @@ use super::{
     fault::Fault,
     merge::MAX_ROWS,
     page::{Walk, walk},
-    schema::audit,
-    writer::Write,
+    schema::{audit, audit_horizon},
+    writer::{Reply, Write},
 };
 use crate::{ids::SessionKey, protocol::account::AuditEntry, timestamp::Timestamp};
 
@@ -80,6 +81,20 @@ pub(super) fn insert<'a>(
     Ok(())
 }
 
+/// Entries that are removed in one transaction, so that no other write waits for long.
+const SWEEP: i64 = 1000;
+
+/// Removes the oldest entries from before a moment; how many. The moment only ever moves on.
+pub(super) fn sweep(connection: &mut AnyConnection, before: Timestamp) -> Result<usize, Fault> {
+    let later = audit_horizon::table.filter(audit_horizon::before.lt(before.0));
+    diesel::update(later).set(audit_horizon::before.eq(before.0)).execute(connection)?;
+    // Ids come in the order of their times, so the oldest are found without a look at all.
+    let oldest = audit::table.select((audit::id, audit::at)).order(audit::id.asc()).limit(SWEEP);
+    let oldest = oldest.load::<(String, i64)>(connection)?;
+    let over: Vec<String> = oldest.into_iter().filter(|(_, at)| *at < before.0).map(|(id, _)| id).collect();
+    Ok(diesel::delete(audit::table.filter(audit::id.eq_any(over))).execute(connection)?)
+}
+
 /// Which entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditFilter {
@@ -121,6 +136,18 @@ impl Store {
     /// When the store fails.
     pub async fn append_audit(&self, entries: Vec<AuditEntry>) -> Result<(), StoreError> {
         self.write(Write::Audit(entries)).await.map(drop)
+    }
+
+    /// Removes entries from before a moment; how many. Goes on until there are none left.
+    ///
+    /// # Errors
+    /// When the store fails; what was removed until then is gone.
+    pub async fn sweep_audit(&self, before: Timestamp) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        while let Reply::Count(count @ 1..) = self.write(Write::SweepAudit(before)).await? {
+            removed += count;
+        }
+        Ok(removed)
     }
 
     /// A page of entries, in the order of their ids, which are the cursors.

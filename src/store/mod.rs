@@ -112,6 +112,8 @@ struct Inner {
     timeout: Duration,
     /// Jobs that may wait for all writers together.
     room: usize,
+    /// True when other servers may work on the same database.
+    shared: bool,
     /// Held until nothing of this store runs any more.
     lock: Mutex<Option<File>>,
 }
@@ -167,7 +169,7 @@ impl Store {
             senders.push(sender);
             health.push(state);
         }
-        let timeout = config.timeout.0;
+        let (timeout, shared) = (config.timeout.0, !target.is_sqlite());
         Ok(Self(Arc::new(Inner {
             senders: RwLock::new(Some(senders.into())),
             threads: Mutex::new(threads),
@@ -176,8 +178,15 @@ impl Store {
             pool: Pool::new(target, config.readers, timeout),
             timeout,
             room: config.queue.max(1).saturating_mul(usize::try_from(writers).unwrap_or(1)),
+            shared,
             lock: Mutex::new(lock),
         })))
+    }
+
+    /// True when other servers may work on the same database: on Postgres.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;

@@ -256,6 +256,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    audit_horizon (id) {
+        id -> Integer,
+        before -> BigInt,
+    }
+}
+
+diesel::table! {
     user_spend (user_name, day) {
         user_name -> Text,
         day -> BigInt,

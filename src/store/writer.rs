@@ -46,6 +46,8 @@ pub(super) enum Write {
     Append(Box<Append>),
     RememberCall(IdempotencyRecord),
     SweepIdempotency(Timestamp),
+    /// Removes some of the audit's entries from before this moment.
+    SweepAudit(Timestamp),
     ProcessStarted(ProcessRecord),
     ProcessEnded(i32),
     Account(Box<(AccountChange, Option<AuditEntry>)>),
@@ -73,6 +75,7 @@ impl Write {
             | Self::AccountsSeen(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepAudit(_)
             | Self::SweepSpend(_)
             | Self::GiveBack(_)
             | Self::EmptyLog => None,
@@ -88,6 +91,7 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
+            | Self::SweepAudit(_)
             | Self::SweepSpend(_)
             | Self::Prune(_)
             | Self::GiveBack(_)
@@ -416,6 +420,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::GiveBack(pages) => retention::give_back(connection, *pages).map(|()| Reply::Done),
         // After the commit: a transaction cannot.
         Write::EmptyLog => Ok(Reply::Done),
+        Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
     }
 }
 

@@ -102,9 +102,7 @@ impl<S> Frames<S> {
                     return Ok(Some(match control {
                         Control::Ping => Incoming::Ping(payload.freeze()),
                         Control::Pong => Incoming::Pong,
-                        Control::Close => {
-                            Incoming::Close(payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)))
-                        }
+                        Control::Close => Incoming::Close(close_code(&payload)?),
                         Control::Reserved(_) => return Err(Fault::Protocol),
                     }));
                 }
@@ -158,6 +156,21 @@ impl<S> Frames<S> {
         payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
         Ok(Some((header.opcode, header.is_final, payload)))
     }
+}
+
+/// The code of a close frame; none when it has none. Codes that never stand in a frame are no codes.
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Fault> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Fault::Protocol) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Fault::Protocol);
+    }
+    if std::str::from_utf8(reason).is_err() {
+        return Err(Fault::NotText);
+    }
+    Ok(Some(code))
 }
 
 impl<S, E> Stream for Frames<S>
@@ -288,6 +301,21 @@ mod tests {
             assert_eq!(read(&bytes, 5, 1000), [Incoming::Fault(fault)], "{bytes:?}");
         }
         assert_eq!(read(&frame(0x82, b"binary"), 5, 1000), [Incoming::Binary]);
+    }
+
+    #[test]
+    fn only_codes_that_may_be_sent_close() {
+        let close = |code: u16, reason: &[u8]| frame(0x88, &[&code.to_be_bytes(), reason].concat());
+        assert_eq!(read(&frame(0x88, b""), 9, 1000), [Incoming::Close(None)]);
+        for code in [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999] {
+            assert_eq!(read(&close(code, "gr\u{fc}n".as_bytes()), 9, 1000), [Incoming::Close(Some(code))]);
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
+            assert_eq!(read(&close(code, b""), 9, 1000), [Incoming::Fault(Fault::Protocol)], "{code}");
+        }
+        assert_eq!(read(&frame(0x88, &[3]), 9, 1000), [Incoming::Fault(Fault::Protocol)], "half a code");
+        assert_eq!(read(&close(1000, &[0xff]), 9, 1000), [Incoming::Fault(Fault::NotText)]);
+        assert_eq!(read(&close(1000, &[b'x'; 124]), 9, 1000), [Incoming::Fault(Fault::Protocol)], "too long");
     }
 
     #[test]

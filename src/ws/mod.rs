@@ -17,9 +17,11 @@ mod socket;
 use actix_web::{
     HttpRequest, HttpResponse,
     error::PayloadError,
+    http::header::{HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     web::{self, Data},
 };
 use actix_web_actors::ws::{HandshakeError, WebsocketContext, handshake_with_protocols};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use self::{ops::Op, socket::Socket};
@@ -32,6 +34,8 @@ use crate::{
 
 /// The subprotocol that is chosen where it is offered. One that carries a token is never chosen, and so never told.
 const PROTOCOL: &str = "greenroom.v1";
+/// Bytes that the key of a handshake stands for.
+const KEY_BYTES: usize = 16;
 
 /// `GET /v1/ws`: many sessions.
 ///
@@ -79,6 +83,7 @@ struct Opening {
 
 fn upgrade(request: &HttpRequest, opening: Opening, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     let handshake = handshake_with_protocols(request, &[PROTOCOL]).map_err(|error| no_handshake(&error));
+    let handshake = handshake.and_then(|response| check_handshake(request.headers()).map(|()| response));
     let mut response = match (&opening.who, handshake) {
         // Wrong credentials are told by a close code, because browsers show a page nothing of a refused handshake.
         (Err(error), Ok(response)) if error.code.status() == 401 => response,
@@ -91,5 +96,30 @@ fn upgrade(request: &HttpRequest, opening: Opening, payload: web::Payload) -> Re
 }
 
 fn no_handshake(error: &HandshakeError) -> ApiError {
-    ApiError::new(Code::InvalidParameter, format!("This path is a WebSocket: {error}"))
+    match error {
+        HandshakeError::UnsupportedVersion => wrong_version(),
+        error => ApiError::new(Code::InvalidParameter, format!("This path is a WebSocket: {error}")),
+    }
+}
+
+fn wrong_version() -> ApiError {
+    ApiError::new(Code::UpgradeRequired, "This path is a WebSocket of version 13.")
+}
+
+/// What RFC 6455 asks of a handshake and the framework does not look at: the version of the standard and not of its
+/// drafts, and a key that is one.
+fn check_handshake(headers: &HeaderMap) -> Result<(), ApiError> {
+    let only = |name| {
+        let mut values = headers.get_all(name);
+        values.next().filter(|_| values.next().is_none())
+    };
+    if only(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(wrong_version());
+    }
+    let key = only(SEC_WEBSOCKET_KEY).and_then(|key| BASE64_STANDARD.decode(key.as_bytes()).ok());
+    if key.is_none_or(|key| key.len() != KEY_BYTES) {
+        let message = "This path is a WebSocket: sec-websocket-key is no base64 of 16 bytes.";
+        return Err(ApiError::new(Code::InvalidParameter, message).with("parameter", "sec-websocket-key"));
+    }
+    Ok(())
 }

@@ -379,11 +379,8 @@ impl StreamHandler<Incoming> for Socket {
             Incoming::Ping(payload) => ctx.pong(&payload),
             Incoming::Pong => {}
             Incoming::Binary => self.close(CloseCode::Unsupported, "text frames only", ctx),
-            Incoming::Close(code) => {
-                // The answer carries the client's code, except those that must not be sent.
-                let code = code.filter(|code| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999));
-                self.close(code.map_or(CloseCode::Normal, CloseCode::from), "", ctx);
-            }
+            // The answer carries the client's code.
+            Incoming::Close(code) => self.close(code.map_or(CloseCode::Normal, CloseCode::from), "", ctx),
             Incoming::Fault(Fault::TooBig) => self.close(CloseCode::Size, "frame too big", ctx),
             Incoming::Fault(Fault::Protocol) => self.close(CloseCode::Protocol, "not a valid frame", ctx),
             Incoming::Fault(Fault::NotText) => self.close(CloseCode::Invalid, "not UTF-8", ctx),

@@ -66,6 +66,6 @@ createInterface({ input: process.stdin }).on('line', (line) => {
   if (type !== 'prompt') return send({ ...answer, data: commands[type]?.() });
   if (text === '/refused') return send({ ...answer, success: false, error: 'not now' });
   send(answer);
-  // A command of an extension begins no run.
-  if (!text.startsWith('/')) run(JSON.parse(text));
+  // A command of an extension begins no run. What stands before the last line is the conversation so far.
+  if (!text.startsWith('/')) run(JSON.parse(text.split('\n').at(-1)));
 }).on('close', () => process.exit(0));

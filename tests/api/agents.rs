@@ -227,3 +227,39 @@ async fn a_model_that_the_agent_did_not_tell_of_is_not_found() {
     assert_eq!(server.run("k", json!({"text": "x", "agent": "echo"})).await["response"], "x");
     server.run("other", play(json!({"text": "y"}))).await;
 }
+
+#[tokio::test]
+async fn a_mode_that_the_agent_does_not_offer_is_not_found_once_its_modes_are_known() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let modes = json!({"currentModeId": "ask", "availableModes": [{"id": "ask", "name": "Ask"}, {"id": "code"}]});
+    let setup = json!({"session": {"modes": modes}}).to_string();
+    let config = json!({"agents": {
+        "fake": {"kind": "acp", "command": ["node", script], "env": {"FAKE": setup, "PATH": std::env::var("PATH").unwrap()}},
+        "thinks": {"kind": "pi", "command": ["/nowhere/pi"]},
+        "tool": {"kind": "command", "command": ["cat"]},
+    }});
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("greenroom.toml");
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    let server = TestGateway::with(&[("GREENROOM_CONFIG", file.to_str().unwrap())]);
+    for agent in ["fake", "thinks", "tool", "echo"] {
+        server.post("/v1/sessions", json!({"key": agent, "agent": agent})).await.ok(201);
+    }
+    let put = async |key: &str, id: &str| server.put(&format!("/v1/sessions/{key}/mode"), json!({"id": id})).await;
+    // Nobody knows yet, so it is taken; the turn says that there is none, and what there is.
+    assert!(looked_for(&server, "fake").await["modes"].is_null());
+    put("fake", "fly").await.ok(200);
+    assert_eq!(server.run("fake", text("hi")).await["turn"]["error"]["code"], "model_not_found");
+    let refused = put("fake", "walk").await;
+    assert_eq!(refused.refused(404, "model_not_found")["modes"], json!(["ask", "code"]));
+    assert_eq!(put("fake", "code").await.ok(200)["mode"], "code");
+    assert_eq!(server.run("fake", text("hi")).await["response"], "echo: hi");
+    let listed = looked_for(&server, "fake").await;
+    assert_eq!(listed["modes"], json!([{"id": "ask", "name": "Ask"}, {"id": "code", "name": "code"}]));
+    // Some are known without a start, and some agents have none.
+    put("thinks", "build").await.refused(404, "model_not_found");
+    assert_eq!(put("thinks", "high").await.ok(200)["mode"], "high");
+    for key in ["tool", "echo"] {
+        assert_eq!(put(key, "plan").await.refused(404, "model_not_found")["modes"], json!([]));
+    }
+}

@@ -289,3 +289,26 @@ async fn what_waited_at_a_used_up_budget_waits_after_a_crash() {
     server.restart();
     assert_eq!(server.snapshot("k").await["budget"]["tokens"]["limit"], 100_000, "its own bound stays");
 }
+
+#[tokio::test]
+async fn a_day_is_for_all_servers_on_one_database() {
+    let database = crate::gateway::process::postgres_database();
+    let server = |primary| {
+        let own = [("GREENROOM_DATABASE", database.as_str()), ("GREENROOM_SESSION__PRIMARY", primary), (DAY, "30")];
+        TestGateway::on_sqlite(&own)
+    };
+    let (one, other) = (server("main-1"), server("main-2"));
+    one.run("a", at_once(20)).await;
+    let day = eventually("the other server to see it", async || {
+        let budget = other.get("/v1/sessions/main-2").await.ok(200)["budget"].clone();
+        (budget["day"]["tokens"]["used"] == 20).then_some(budget)
+    });
+    assert_eq!(day.await["state"], "ok");
+    other.run("b", at_once(15)).await;
+    other.post("/v1/sessions/b/messages", text("more")).await.refused(429, "budget_exceeded");
+    eventually("the first server to refuse, too", async || {
+        let reply = one.post("/v1/sessions/c/messages", text("more")).await;
+        (reply.status == 429).then(|| reply.refused(429, "budget_exceeded"))
+    })
+    .await;
+}

@@ -124,8 +124,15 @@ async fn a_delete_takes_everything_and_the_key_goes_on_counting() {
     );
     assert_eq!(socket.close().await.0, 4004);
 
+    let path = format!("/v1/sessions/k/events?after={}", last + 1);
+    server.get(&path).await.refused(404, "session_not_found");
     let made = server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
     assert_eq!(made["last_seq"], last + 2);
+    // Who saw the end of the first life has missed nothing of the second.
+    let mut again = Sse::open(&server, &path).await;
+    assert_eq!(again.json().await.unwrap()["type"], "session.hello");
+    let created = again.json().await.unwrap();
+    assert_eq!((&created["type"], &created["seq"]), (&json!("session.created"), &json!(last + 2)));
     server.get(&format!("/v1/sessions/k/turns/{turn}")).await.refused(404, "turn_not_found");
     assert_eq!(server.get("/v1/sessions/k/messages").await.ok(200)["data"], json!([]));
     let events = server.events("k").await;

@@ -83,6 +83,11 @@ async fn feedback_is_for_the_session_or_one_of_its_turns() {
     assert_eq!((told.len(), str_of(&told[0], "rating"), str_of(&told[1], "rating")), (2, "down", "up"));
     server.put(path, json!({"rating": "sideways"})).await.refused(400, "invalid_json");
     server.put(path, json!({"rating": "up", "comment": "x".repeat(4001)})).await.refused(413, "content_too_large");
+    for malformed in ["turn_x", "", "msg_01hf7yat00fvk8v2zv8m7rzzzz"] {
+        let refused = server.put(path, json!({"rating": "up", "turn_id": malformed})).await;
+        assert_eq!(refused.refused(400, "invalid_id")["field"], "turn_id");
+    }
+    server.put(path, json!({"rating": "up", "turn_id": 7})).await.refused(400, "invalid_json");
     let other = "turn_01hf7yat00fvk8v2zv8m7rzzzz";
     server.put(path, json!({"rating": "up", "turn_id": other})).await.refused(404, "turn_not_found");
     server.put("/v1/sessions/none/feedback", json!({"rating": "up"})).await.refused(404, "session_not_found");

@@ -76,9 +76,15 @@ async fn sessions_are_made_once() {
     post(&server, "/v1/sessions", "once", json!({"title": "U"})).await.refused(409, "idempotency_key_reused");
     let named = post(&server, "/v1/sessions", "named", json!({"key": "k"})).await.ok(201);
     assert_eq!(post(&server, "/v1/sessions", "named", json!({"key": "k"})).await.ok(201)["id"], named["id"]);
+    // Another session is another request, and none is made.
+    for other in [json!({"key": "l"}), json!({})] {
+        post(&server, "/v1/sessions", "named", other).await.refused(409, "idempotency_key_reused");
+    }
+    server.get("/v1/sessions/l").await.refused(404, "session_not_found");
     server.kill9();
     server.restart();
     assert_eq!(post(&server, "/v1/sessions", "once", json!({"title": "T"})).await.ok(201)["id"], made["id"]);
+    post(&server, "/v1/sessions", "named", json!({"key": "l"})).await.refused(409, "idempotency_key_reused");
 }
 
 #[tokio::test]
@@ -90,6 +96,14 @@ async fn many_sessions_at_once_are_one() {
         let ids: Vec<&str> = made.iter().map(|session| str_of(session, "id")).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{name}: {ids:?}");
     }
+    // One key for many sessions: one of them is made.
+    let calls = (0..20).map(|number| post(&server, "/v1/sessions", "mixed", json!({"key": format!("mixed-{number}")})));
+    let replies = join_all(calls).await;
+    assert_eq!(replies.iter().filter(|reply| reply.status == 201).count(), 1);
+    for refused in replies.iter().filter(|reply| reply.status != 201) {
+        refused.refused(409, "idempotency_key_reused");
+    }
+    assert_eq!(server.get("/v1/sessions?q=mixed").await.ok(200)["data"].as_array().unwrap().len(), 1);
     server.assert_quiet();
 }
 

@@ -75,6 +75,12 @@ async fn a_session_is_changed() {
     server.patch("/v1/sessions/none", json!({"title": "x"})).await.refused(404, "session_not_found");
     server.put("/v1/sessions/k/model", json!({"id": "gpt-9"})).await.refused(404, "model_not_found");
     server.put("/v1/sessions/k/mode", json!({"id": "fast"})).await.refused(404, "model_not_found");
+    for path in ["/v1/sessions/k/model", "/v1/sessions/k/mode"] {
+        assert_eq!(patch(json!({"model": "m", "mode": "n"})).await.ok(200)["model"], "m");
+        let name = path.rsplit_once('/').unwrap().1;
+        assert_eq!(server.put(path, json!({"id": null})).await.ok(200)[name], json!(null), "the agent's default again");
+        server.put(path, json!({})).await.refused(400, "invalid_json");
+    }
     is_log(&server.events("k").await, 1);
     server.assert_quiet();
 }

@@ -242,3 +242,47 @@ async fn a_subscriber_that_takes_nothing_is_cut_and_harms_nobody() {
     assert_eq!(ids.len() + rest.len(), seen.len());
     server.assert_quiet();
 }
+
+#[tokio::test]
+async fn who_is_behind_when_the_session_is_deleted_still_gets_its_end() {
+    let server = TestGateway::with(&[
+        ("GREENROOM_STREAM__FLUSH_INTERVAL", "0s"),
+        ("GREENROOM_STREAM__MAX_LAG_BYTES", "64KiB"),
+        ("GREENROOM_STREAM__MAX_LAG", "10m"),
+    ]);
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let mut behind = TcpStream::connect(server.address()).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", path("?after=0"));
+    behind.write_all(request.as_bytes()).await.unwrap();
+    eventually("it follows", async || (server.snapshot("k").await["subscribers"] == 1).then_some(())).await;
+    // More than any buffer between the two can hold, so that it is behind for sure.
+    for _ in 0..20 {
+        server.run("k", play(json!({"deltas": 100, "bytes": 10_000}))).await;
+    }
+    let last = server.snapshot("k").await["last_seq"].as_u64().unwrap();
+    assert_eq!(server.delete("/v1/sessions/k").await.status, 204);
+    // Whoever takes the key now is nobody that it follows.
+    server.run("k", text("another life")).await;
+    let mut bytes = Vec::new();
+    in_time("the end of the stream", async { drop(behind.read_to_end(&mut bytes).await) }).await;
+    let text = String::from_utf8_lossy(&bytes);
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let frames: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+    // Every number once: as an event, or within a gap that is told.
+    let mut next = 1;
+    for frame in &frames {
+        if frame["type"] == "stream.gap" {
+            assert_eq!(frame["data"]["from"], next, "{frame}");
+            next = frame["data"]["to"].as_u64().unwrap() + 1;
+        } else if let Some(seq) = frame["seq"].as_u64() {
+            assert_eq!(seq, next, "{frame}");
+            next = seq + 1;
+        }
+    }
+    let gaps = of_type(&frames, "stream.gap");
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap["data"]["reason"] == "pruned"), "{gaps:?}");
+    let [.., deleted, end] = frames.as_slice() else { panic!("{frames:?}") };
+    assert_eq!((&deleted["type"], &deleted["seq"]), (&json!("session.deleted"), &json!(last + 1)));
+    assert_eq!((&end["type"], &end["data"]["reason"]), (&json!("stream.end"), &json!("session_deleted")));
+    server.assert_quiet();
+}

@@ -9,4 +9,7 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+mod ag_ui;
+mod cuts;
+mod examples;
 mod run;

@@ -89,6 +89,27 @@ impl Server {
         self.send(format!("{head}\r\n{body}").as_bytes()).await
     }
 
+    /// Sends bytes and reads one answer, whatever becomes of the connection.
+    pub async fn first(&self, bytes: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut seen = Vec::new();
+        let read = async {
+            loop {
+                if let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let mut answer = Answer::parse(&seen[..end + 4]);
+                    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+                    if let Some(body) = seen.get(end + 4..end + 4 + length) {
+                        answer.body = String::from_utf8(body.to_vec()).unwrap();
+                        return answer;
+                    }
+                }
+                assert!(stream.read_buf(&mut seen).await.unwrap() > 0, "{}", String::from_utf8_lossy(&seen));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), read).await.expect("an answer")
+    }
+
     /// Sends bytes and reads until the server closes.
     pub async fn send(&self, bytes: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();

@@ -12,8 +12,8 @@ use tokio_tungstenite::{
         Error, Message,
         client::IntoClientRequest,
         protocol::frame::{
-            Frame,
-            coding::{Data, OpCode},
+            Frame, FrameHeader,
+            coding::{Control, Data, OpCode},
         },
     },
 };
@@ -161,6 +161,54 @@ async fn a_request_that_is_no_handshake_is_told_so() {
     let server = Server::start(&[]);
     for path in ["/v1/ws", "/v1/sessions/a/ws"] {
         assert_eq!(server.call("GET", path, &[], "").await.refused(), code(400, "invalid_parameter"), "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn a_handshake_is_of_version_13_and_has_a_key() {
+    let server = Server::start(&[]);
+    let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let shake = async |headers: &[(&str, &str)]| {
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let head: String =
+            [&upgrade, headers].concat().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        server.first(format!("GET /v1/ws HTTP/1.1\r\nhost: {}\r\n{head}\r\n", server.address).as_bytes()).await
+    };
+    for version in ["8", "7", "0", "14", "13, 8", "x", ""] {
+        let answer = shake(&[("sec-websocket-version", version), key]).await;
+        assert_eq!(answer.refused(), code(426, "upgrade_required"), "{version}");
+        assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{version}");
+        assert_eq!(answer.header("upgrade"), Some("websocket"), "{version}");
+    }
+    let version = ("sec-websocket-version", "13");
+    assert_eq!(shake(&[key]).await.refused(), code(400, "invalid_parameter"), "no version");
+    assert_eq!(shake(&[version]).await.refused(), code(400, "invalid_parameter"), "no key");
+    for bad in ["", "x", "AAAA", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE=", "dGhlIHNhbXBsZSBub25jZ!=="] {
+        let answer = shake(&[version, ("sec-websocket-key", bad)]).await;
+        assert_eq!(answer.refused(), code(400, "invalid_parameter"), "{bad}");
+    }
+    assert_eq!(shake(&[version, key, key]).await.refused(), code(400, "invalid_parameter"), "two keys");
+    assert_eq!(shake(&[version, key]).await.status, 101);
+}
+
+#[actix_web::test]
+async fn a_close_that_no_client_may_send_is_a_fault() {
+    let server = Server::start(&[]);
+    let close = |payload: &[u8]| {
+        let header = FrameHeader { opcode: OpCode::Control(Control::Close), ..FrameHeader::default() };
+        Message::Frame(Frame::from_payload(header, payload.to_vec().into()))
+    };
+    for (payload, expected) in [
+        (vec![], 1000),
+        (4321_u16.to_be_bytes().to_vec(), 4321),
+        (1005_u16.to_be_bytes().to_vec(), 1002),
+        (999_u16.to_be_bytes().to_vec(), 1002),
+        (vec![3], 1002),
+        ([&1000_u16.to_be_bytes()[..], &[0xff]].concat(), 1007),
+    ] {
+        let mut socket = connect(&server).await;
+        socket.send(close(&payload)).await.unwrap();
+        assert_eq!(closed(&mut socket).await, expected, "{payload:?}");
     }
 }
 

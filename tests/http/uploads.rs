@@ -57,6 +57,30 @@ async fn a_body_that_stops_arriving_is_not_waited_for() {
 }
 
 #[actix_web::test]
+async fn a_body_that_trickles_in_for_ever_is_cut() {
+    let server = Server::start(&[("LIMITS__BODY_TIMEOUT", "500ms")]);
+    for length in ["content-length: 1000000", "transfer-encoding: chunked"] {
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        writer.write_all(head(&server, length).as_bytes()).await.unwrap();
+        let piece: &[u8] = if length.ends_with("chunked") { b"1\r\n \r\n" } else { b" " };
+        // Each piece comes long before it would be missed; only the whole is late.
+        let trickle = actix_web::rt::spawn(async move {
+            while writer.write_all(piece).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        let read = reader.read_to_end(&mut answer);
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the end of the connection").unwrap();
+        let answer = Answer::parse(&answer);
+        assert_eq!(answer.refused(), code(408, "request_timeout"), "{length}");
+        assert!(answer.body.contains("took too long"), "{answer:?}");
+        tokio::time::timeout(Duration::from_secs(60), trickle).await.expect("the connection is cut").unwrap();
+    }
+}
+
+#[actix_web::test]
 async fn only_attachments_may_be_larger_than_a_body() {
     let server = Server::start(&[("LIMITS__MAX_BODY", "1KiB")]);
     let json = [("content-type", "application/json")];

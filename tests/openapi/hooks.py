@@ -111,6 +111,12 @@ def before_call(context, case, kwargs):
         if first in query and second in query:
             del query[second]
     body = case.body
+    # The last message of a run is from the user and says something.
+    if case.operation.label == "POST /v1/ag-ui" and positive and isinstance(body, dict):
+        body["messages"] = [*body["messages"], {"id": f"m-{next(NUMBERS)}", "role": "user", "content": "hello"}]
+        props = body.get("forwardedProps")
+        if isinstance(props, dict) and isinstance(props.get("agent"), str):
+            props["agent"] = "echo"
     if isinstance(body, dict):
         # Which agents there are is up to the configuration; here it is one.
         if isinstance(body.get("agent"), str):

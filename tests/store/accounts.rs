@@ -1,5 +1,6 @@
 //! Users, tokens, organisations and the audit.
 
+use diesel::{Connection as _, connection::SimpleConnection as _};
 use greenroom::{
     ids::{TokenId, UserId},
     protocol::account::{AuditEntry, Scope, Token, User},
@@ -9,7 +10,7 @@ use greenroom::{
 };
 use serde_json::Map;
 
-use super::{Database, build::key};
+use super::{Database, Kind, build::key};
 
 fn user(name: &str) -> User {
     User { id: UserId::new(), name: name.into(), disabled: false, created_at: Timestamp(5) }
@@ -125,4 +126,39 @@ pub async fn the_audit_is_filtered(db: Database) {
         let filter = AuditFilter { action: Some(action.into()), ..AuditFilter::default() };
         assert_eq!(find(filter).await.len(), count, "{action}");
     }
+}
+
+pub async fn only_what_is_old_leaves_the_audit(db: Database) {
+    let store = db.open();
+    // More than go in one transaction.
+    let entries = (0..2500).map(|at| AuditEntry { at: Timestamp(at), ..entry("alice", "session.update", "alice") });
+    store.append_audit(entries.collect()).await.unwrap();
+    let count = async || {
+        let mut seen = 0;
+        let mut page = page(100);
+        loop {
+            let next = store.audit(&AuditFilter::default(), &page).await.unwrap();
+            seen += next.data.len();
+            page.after = next.data.last().map(|entry| entry.id.to_string());
+            if !next.has_more {
+                return seen;
+            }
+        }
+    };
+    // Nobody may remove what is kept, whatever the program does.
+    let remove = |sql: &str| match db.kind {
+        Kind::Sqlite => {
+            let path = db.url.strip_prefix("sqlite:").unwrap();
+            diesel::SqliteConnection::establish(path).unwrap().batch_execute(sql)
+        }
+        Kind::Postgres => diesel::PgConnection::establish(&db.url).unwrap().batch_execute(sql),
+    };
+    let refused = |sql: &str| remove(sql).unwrap_err().to_string().contains("append-only");
+    assert!(refused("DELETE FROM audit WHERE at = 0"));
+    assert_eq!(store.sweep_audit(Timestamp(2400)).await.unwrap(), 2400);
+    assert_eq!(store.sweep_audit(Timestamp(2400)).await.unwrap(), 0);
+    assert_eq!(store.sweep_audit(Timestamp(5)).await.unwrap(), 0, "an earlier moment changes nothing");
+    assert_eq!(count().await, 100);
+    assert!(refused("DELETE FROM audit WHERE at >= 2400") && refused("UPDATE audit SET actor = 'x'"));
+    assert_eq!(count().await, 100);
 }

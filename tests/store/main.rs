@@ -113,6 +113,7 @@ on_both! {
     retention::two_servers_may_prune_at_once,
     retention::archived_sessions_are_listed_by_when_they_were_touched,
     retention::the_size_is_told_and_what_is_free_is_given_back,
+    accounts::only_what_is_old_leaves_the_audit,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,

@@ -123,3 +123,22 @@ async fn it_is_exported_as_lines_and_outlives_a_crash() {
     let entry = house.get(&house.root, "/v1/audit?action=user.disable").await.ok(200)["data"][0].clone();
     assert_eq!((&entry["actor"], &entry["owner"], &entry["ip"]), (&json!("cli"), &json!("carol"), &json!(null)));
 }
+
+#[tokio::test]
+async fn it_is_kept_as_long_as_the_operator_says_and_tells_what_went() {
+    let mut house = House::with(&[("GREENROOM_AUDIT__KEEP", "1ms")]);
+    for number in 0..5 {
+        house.post(&house.alice, "/v1/sessions", json!({"key": format!("k{number}")})).await.ok(201);
+    }
+    house.server.kill9();
+    house.server.restart();
+    let entry = crate::gateway::eventually("the old entries to go", || async {
+        let page = house.get(&house.root, "/v1/audit?action=audit.shorten").await.ok(200);
+        page["data"].as_array().unwrap().iter().find(|entry| entry["detail"]["removed"].as_u64() >= Some(5)).cloned()
+    })
+    .await;
+    assert_eq!((&entry["actor"], &entry["token_id"], &entry["ip"]), (&json!("server"), &json!(null), &json!(null)));
+    assert!(entry["detail"]["before"].is_string(), "{entry}");
+    assert_eq!(house.get(&house.root, "/v1/audit?action=session.create").await.ok(200)["data"], json!([]));
+    house.get(&house.alice, "/v1/sessions/k1").await.ok(200);
+}

@@ -1,6 +1,9 @@
 //! Every route for every kind of caller, from one table. A route that is not in the table fails the test.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
@@ -40,6 +43,14 @@ const fn none() -> Value {
     Value::Null
 }
 
+/// A run in a thread of its own: the caller makes it.
+fn run() -> Value {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    let thread = format!("run:{}", THREADS.fetch_add(1, Ordering::Relaxed));
+    let message = json!({"id": "m", "role": "user", "content": "x"});
+    json!({"threadId": thread, "runId": "r", "messages": [message]})
+}
+
 const TABLE: &[Row] = &[
     ("GET /health", Public, none, 200),
     ("GET /ready", Public, none, 200),
@@ -63,6 +74,7 @@ const TABLE: &[Row] = &[
     ("GET /v1/audit", Read, none, 200),
     ("GET /v1/agents", Read, none, 200),
     ("POST /v1/agents/refresh", Admin, none, 200),
+    ("POST /v1/ag-ui", Write, run, 200),
     ("GET /v1/sessions", Read, none, 200),
     ("POST /v1/sessions", Write, none, 201),
     ("GET /v1/choices", Read, none, 200),

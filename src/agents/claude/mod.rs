@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
+use super::{Agent, Capabilities, Live, Mode, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -67,6 +67,10 @@ impl Agent for ClaudeAgent {
             replay: true,
             ..Capabilities::default()
         }
+    }
+
+    fn modes(&self) -> Option<Vec<Mode>> {
+        Some(settings::modes(self.0.config.allow_bypass))
     }
 
     fn start(&self, spec: OpenSpec) -> Live {

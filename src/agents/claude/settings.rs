@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::wire::text;
-use crate::agents::AgentEvent;
+use crate::agents::{AgentEvent, Mode};
 
 /// The mode in which nothing is asked.
 pub(super) const BYPASS: &str = "bypassPermissions";
@@ -120,10 +120,14 @@ impl Settings {
 
     /// The mode as an event.
     pub(super) fn mode_event(&self, allow_bypass: bool) -> AgentEvent {
-        let offered = MODES.iter().filter(|(id, _)| allow_bypass || *id != BYPASS);
-        let modes = offered.map(|(id, name)| json!({"id": id, "name": name})).collect();
-        AgentEvent::Mode { mode: Some(self.shown_mode().to_owned()), modes }
+        AgentEvent::Mode { mode: Some(self.shown_mode().to_owned()), modes: json!(modes(allow_bypass)) }
     }
+}
+
+/// The modes that may be asked for.
+pub(super) fn modes(allow_bypass: bool) -> Vec<Mode> {
+    let offered = MODES.iter().filter(|(id, _)| allow_bypass || *id != BYPASS);
+    offered.map(|(id, name)| Mode { id: (*id).to_owned(), name: (*name).to_owned() }).collect()
 }
 
 /// The commands as the agent gives them, with the descriptions cut to what a menu shows: they are written for a model,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
+use super::{Agent, Capabilities, Live, Mode, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -44,6 +44,10 @@ impl Agent for CommandAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { per_turn: true, replay: true, ..Capabilities::default() }
+    }
+
+    fn modes(&self) -> Option<Vec<Mode>> {
+        Some(Vec::new())
     }
 
     fn start(&self, spec: OpenSpec) -> Live {

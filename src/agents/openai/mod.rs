@@ -28,7 +28,7 @@ use std::{
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::{
-    Agent, AgentCommand, AgentEvent, Capabilities, Live, OpenSpec, Opened, Outcome, Probe, ProcessLedger, Prompt,
+    Agent, AgentCommand, AgentEvent, Capabilities, Live, Mode, OpenSpec, Opened, Outcome, Probe, ProcessLedger, Prompt,
     channel,
 };
 use crate::config::{AgentConfig, AgentLimits};
@@ -116,6 +116,10 @@ impl Agent for OpenAiAgent {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { stateless: true, images: true, replay: true, ..Capabilities::default() }
+    }
+
+    fn modes(&self) -> Option<Vec<Mode>> {
+        Some(Vec::new())
     }
 
     fn start(&self, spec: OpenSpec) -> Live {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Agent, Capabilities, Live, OpenSpec, Probe, ProcessLedger, channel, program::Program};
+use super::{Agent, Capabilities, Live, Mode, OpenSpec, Probe, ProcessLedger, channel, program::Program};
 use crate::config::{AgentConfig, AgentLimits};
 
 /// The agent, as configured.
@@ -53,6 +53,10 @@ impl Agent for PiAgent {
             replay: true,
             ..Capabilities::default()
         }
+    }
+
+    fn modes(&self) -> Option<Vec<Mode>> {
+        Some(models::modes())
     }
 
     fn start(&self, spec: OpenSpec) -> Live {

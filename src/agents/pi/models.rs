@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    agents::{AgentEvent, OpenSpec},
+    agents::{AgentEvent, Mode, OpenSpec},
     config::AgentConfig,
 };
 
@@ -151,9 +151,13 @@ impl Models {
     /// The thinking level as a mode; none where the model does not think.
     pub(super) fn mode_event(&self) -> Option<AgentEvent> {
         self.in_use().filter(|model| model.reasoning)?;
-        let modes = LEVELS.map(|level| json!({"id": level, "name": format!("Thinking: {level}")}));
-        Some(AgentEvent::Mode { mode: self.level.clone(), modes: json!(modes) })
+        Some(AgentEvent::Mode { mode: self.level.clone(), modes: json!(modes()) })
     }
+}
+
+/// The thinking levels as modes.
+pub(super) fn modes() -> Vec<Mode> {
+    LEVELS.map(|level| Mode { id: level.to_owned(), name: format!("Thinking: {level}") }).into()
 }
 
 impl Model {

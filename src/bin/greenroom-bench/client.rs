@@ -114,6 +114,13 @@ pub fn post(path: &str, body: &str) -> Vec<u8> {
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
+/// A request with one more header: a whole line, or nothing.
+pub fn header(mut request: Vec<u8>, line: &str) -> Vec<u8> {
+    let behind = find(&request, b"\r\n").map_or(request.len(), |end| end + 2);
+    request.splice(behind..behind, line.bytes());
+    request
+}
+
 /// The bytes of a message to a session.
 pub fn send(key: &str, text: &str) -> Vec<u8> {
     post(&format!("/v1/sessions/{key}/messages"), &serde_json::json!({ "text": text }).to_string())

@@ -6,6 +6,7 @@ mod agent;
 mod baseline;
 mod client;
 mod cold;
+mod credentials;
 mod crowd;
 mod fanout;
 mod growth;
@@ -15,6 +16,7 @@ mod memory;
 mod plot;
 mod process;
 mod report;
+mod scrape;
 mod steady;
 mod streams;
 mod throughput;
@@ -67,6 +69,10 @@ enum Name {
     Agent,
     /// Acknowledged sends per second
     Sends,
+    /// The rate of calls with a token against that of open mode
+    Credentials,
+    /// GET /metrics with many live sessions
+    Metrics,
     /// Turns per second
     Turns,
     /// Events per second to many subscribers
@@ -147,6 +153,8 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
+            Name::Credentials => runtime.block_on(credentials::measure(&plan)),
+            Name::Metrics => runtime.block_on(scrape::measure(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),

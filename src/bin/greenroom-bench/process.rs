@@ -52,6 +52,11 @@ fn clean(program: &Path) -> Command {
     command
 }
 
+/// The program beside this one.
+pub fn greenroom() -> std::io::Result<Command> {
+    Ok(clean(&std::env::current_exe()?.with_file_name("greenroom")))
+}
+
 /// A server that runs.
 pub struct Server {
     child: Child,
@@ -63,12 +68,11 @@ pub struct Server {
 impl Server {
     /// Greenroom with its data in `folder`.
     pub fn greenroom(folder: &Folder, settings: &[(&str, &str)]) -> Result<Self, Failure> {
-        let program = std::env::current_exe()?.with_file_name("greenroom");
-        let mut command = clean(&program);
+        let mut command = greenroom()?;
         command.args(["serve", "--bind", "127.0.0.1:0", "--log", "warn", "--data-dir"]).arg(folder.path());
         command.current_dir(folder.path()).envs(settings.iter().copied());
         command.env("GREENROOM_SHUTDOWN__GRACE", "1s");
-        Self::start(command).map_err(|error| format!("{}: {error}", program.display()).into())
+        Self::start(command).map_err(|error| format!("greenroom: {error}").into())
     }
 
     /// A baseline server.

@@ -30,7 +30,7 @@ pub async fn sends(plan: &Plan) -> Result<Vec<Row>, Failure> {
     let (mut bare, mut disk) = (Vec::new(), Vec::new());
     for _ in 0..plan.runs {
         let echo = Server::baseline(Kind::Echo)?;
-        bare.push(rate(plan, echo.address(), CONNECTIONS, CONNECTIONS).await?);
+        bare.push(send_rate(plan, echo.address(), CONNECTIONS, CONNECTIONS).await?);
         drop(echo);
         let folder = Folder::new(plan)?;
         let mut file = Disk::new(folder.path())?;
@@ -39,14 +39,14 @@ pub async fn sends(plan: &Plan) -> Result<Vec<Row>, Failure> {
         for (sessions, figures) in [(CONNECTIONS, &mut own), (2_000, &mut many)] {
             let folder = Folder::new(plan)?;
             let server = Server::greenroom(&folder, &SETTINGS)?;
-            figures.push(rate(plan, server.address(), CONNECTIONS, sessions).await?);
+            figures.push(send_rate(plan, server.address(), CONNECTIONS, sessions).await?);
             // What was acknowledged and not run yet is of no interest here: the group is killed.
             drop(server);
         }
         let folder = Folder::new(plan)?;
         let server = Server::greenroom(&folder, &SETTINGS)?;
         occupy(server.address(), CONNECTIONS).await?;
-        waiting.push(rate(plan, server.address(), CONNECTIONS, CONNECTIONS).await?);
+        waiting.push(send_rate(plan, server.address(), CONNECTIONS, CONNECTIONS).await?);
         drop(server);
     }
     Ok(vec![
@@ -70,21 +70,34 @@ async fn occupy(address: SocketAddr, sessions: usize) -> Result<(), Failure> {
 }
 
 /// Acknowledged messages per second.
-async fn rate(plan: &Plan, address: SocketAddr, connections: usize, sessions: usize) -> Result<f64, Failure> {
+async fn send_rate(plan: &Plan, address: SocketAddr, connections: usize, sessions: usize) -> Result<f64, Failure> {
+    let requests = |first: usize| {
+        let keys = (first..sessions).step_by(connections);
+        keys.map(|key| send(&format!("s{key}"), "hi")).collect()
+    };
+    rate(plan.time, address, connections, 202, requests).await
+}
+
+/// Answers with this status per second, of connections that make their requests over and over.
+pub async fn rate(
+    time: Duration,
+    address: SocketAddr,
+    connections: usize,
+    status: u16,
+    requests: impl Fn(usize) -> Vec<Vec<u8>>,
+) -> Result<f64, Failure> {
     let mut tasks = JoinSet::new();
     let begin = Instant::now();
-    let deadline = begin + plan.time;
-    for first in 0..connections {
+    let deadline = begin + time;
+    for requests in (0..connections).map(requests) {
         tasks.spawn(async move {
             let mut connection = Connection::open(address).await?;
-            let keys = (first..sessions).step_by(connections);
-            let requests: Vec<Vec<u8>> = keys.map(|key| send(&format!("s{key}"), "hi")).collect();
             let mut sent = 0_u32;
             for request in requests.iter().cycle() {
                 if Instant::now() >= deadline {
                     break;
                 }
-                connection.expect(request, 202).await?;
+                connection.expect(request, status).await?;
                 sent += 1;
             }
             Ok::<_, io::Error>(sent)
@@ -98,7 +111,7 @@ pub async fn turns(plan: &Plan) -> Result<Vec<Row>, Failure> {
     let (mut figures, mut cpu, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.runs {
         let echo = Server::baseline(Kind::Echo)?;
-        bare.push(rate(plan, echo.address(), TURNS.0, TURNS.0).await?);
+        bare.push(send_rate(plan, echo.address(), TURNS.0, TURNS.0).await?);
         drop(echo);
         let folder = Folder::new(plan)?;
         let server = Server::greenroom(&folder, &[])?;

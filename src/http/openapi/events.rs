@@ -156,7 +156,7 @@ fn upgrade(operation: Operation<'_>) {
     operation
         .header("sec-websocket-protocol", "`greenroom.v1`, if you like.", json!({"type": "string"}))
         .answers_nothing(101, "The connection is a WebSocket now.")
-        .refuses(&[Code::InvalidParameter])
+        .refuses(&[Code::InvalidParameter, Code::UpgradeRequired])
         .extension(
             "x-websocket",
             json!({

@@ -23,6 +23,7 @@
 mod accounts;
 mod choices;
 mod document;
+mod doors;
 mod events;
 mod frames;
 mod messages;
@@ -51,6 +52,7 @@ pub fn document() -> Value {
     turns::describe(&mut doc);
     choices::describe(&mut doc);
     events::describe(&mut doc);
+    doors::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }

@@ -203,6 +203,7 @@ fn details() -> Value {
         "mutable": {"type": "array", "items": {"type": "string"}, "description": "The settings that may change while the server runs."},
         "agents": {"type": "array", "items": {"type": "string"}, "description": "The agents that there are."},
         "models": {"type": "array", "items": {"type": "string"}, "description": "The models that there are."},
+        "modes": {"type": "array", "items": {"type": "string"}, "description": "The modes that there are."},
     })
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{document::Document, refusals};
 use crate::{
-    agents::Capabilities,
+    agents::{Capabilities, Mode},
     error::Code,
     gateway::Readiness,
     http::{list::Whole, server::Me},
@@ -28,6 +28,8 @@ pub(super) struct Agent {
     version: Option<String>,
     /// Its models, where it lists them without being started.
     models: Vec<Model>,
+    /// Its modes: those that it always has, else those that it has told while it ran; null where they are not known yet.
+    modes: Option<Vec<Mode>>,
     /// What it can do.
     capabilities: Capabilities,
     /// What is missing and what to do; null when all is well.

@@ -217,3 +217,8 @@ fn spawn(dir: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>)
     let address = address.unwrap_or_else(|_| panic!("no address was printed:\n{}", log.lock().unwrap()));
     (process, address)
 }
+
+/// The URL of a new database of a throwaway Postgres, for servers that share one.
+pub fn postgres_database() -> String {
+    super::postgres::server().fresh_database()
+}

@@ -1,0 +1,120 @@
+//! AG-UI: a run is a turn, or the rest of one.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    web::Data,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Api,
+    body::{Upload, decode},
+    caller::Writer,
+    follow::follow,
+    idempotency::once_of_run,
+    path::Named,
+};
+use crate::{
+    doors::{
+        ag_ui::{AgUi, Asks, Resume, Run, RunAgentInput, Telling},
+        narration::narrate,
+    },
+    error::{ApiError, Code},
+    gateway::{Filter, From, Principal},
+    ids::{ChoiceId, SessionKey, TurnId},
+    protocol::ResolvedBy,
+};
+
+/// What a run tells: a turn, whose first event has this number, from behind these choices on.
+struct Told {
+    turn: TurnId,
+    seq: u64,
+    behind: Vec<ChoiceId>,
+}
+
+/// `POST /v1/ag-ui`
+pub(super) async fn run(
+    request: HttpRequest,
+    api: Data<Api>,
+    Writer(who): Writer,
+    Upload(body): Upload,
+) -> Result<HttpResponse, ApiError> {
+    let input: RunAgentInput = decode(&body, Code::InvalidJson)?;
+    drop(body);
+    let mut run = input.read()?;
+    let told = told(&request, &api, &who, &mut run).await?;
+    let from = From::After(told.seq.saturating_sub(1));
+    let filter = Filter { turn: Some(told.turn), ..Filter::default() };
+    let subscription = api.gateway.subscribe(&who, &run.thread, from, filter).await?;
+    let telling = Telling {
+        unsupported: unsupported(&run),
+        thread: run.thread.to_string(),
+        run: run.id,
+        parent: run.parent,
+        declares_version: run.declares_version,
+        turn: told.turn,
+        behind: told.behind,
+        messages: run.messages,
+        up_to_user: run.up_to_user,
+    };
+    let items = follow(subscription, run.thread);
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"))
+        .streaming(narrate(items, AgUi::new(telling), api.config.stream.heartbeat.0)))
+}
+
+/// Sends what the run asks, or finds what it sent before.
+async fn told(request: &HttpRequest, api: &Api, who: &Principal, run: &mut Run) -> Result<Told, ApiError> {
+    let (message, is_new) = match &mut run.asks {
+        Asks::Answers(answers) => return answer(api, who, &run.thread, answers).await,
+        Asks::Message { message, is_new } => (std::mem::take(&mut **message), *is_new),
+    };
+    let once = once_of_run(request, &run.id, &run.thread, &message)?;
+    let accepted = if is_new {
+        api.gateway.send(who, &run.thread, message, "ag-ui", Some(once)).await?
+    } else {
+        // The client has something of the answer: it comes back to a run that it lost. There is nothing to send.
+        let known = api.gateway.sent(who, &run.thread, Some(once), message.client_id.as_deref()).await?;
+        known.ok_or_else(|| {
+            let message = "messages: the last one must be from the user. There is nothing new to send, and what is there was not sent as the latest message of this thread.";
+            ApiError::new(Code::MissingText, message).with("field", "messages")
+        })?
+    };
+    Ok(Told { turn: accepted.turn.id, seq: accepted.seq, behind: Vec::new() })
+}
+
+/// Answers questions. One that is settled already stays as it is: the run tells how it was, and what came of it.
+async fn answer(api: &Api, who: &Principal, thread: &SessionKey, answers: &[Resume]) -> Result<Told, ApiError> {
+    let mut told: Option<Told> = None;
+    let mut open = Vec::new();
+    for resume in answers {
+        let id = ChoiceId::named(&resume.interrupt_id)?;
+        let (choice, seq) = api.gateway.choice(who, thread, id).await?;
+        let told = told.get_or_insert(Told { turn: choice.turn_id, seq, behind: Vec::new() });
+        if told.turn != choice.turn_id {
+            let message = "resume: all interrupts must be of one turn.";
+            return Err(ApiError::new(Code::InvalidParameter, message).with("field", "resume"));
+        }
+        told.behind.push(id);
+        open.push((id, resume.answer(&choice)?));
+    }
+    for (id, answer) in open {
+        match api.gateway.answer(who, thread, id, answer, ResolvedBy::Api).await {
+            Err(error) if error.code != Code::ChoiceAlreadyResolved => return Err(error),
+            _ => {}
+        }
+    }
+    told.ok_or_else(|| ApiError::new(Code::InvalidParameter, "resume: there is no answer in it."))
+}
+
+/// What a client sent that has no effect here.
+fn unsupported(run: &Run) -> Option<Value> {
+    if run.tools.is_empty() && run.context == 0 {
+        return None;
+    }
+    let why = "Agents have tools of their own and get the message alone: what is listed here has no effect.";
+    Some(json!({"tools": run.tools, "context": run.context, "message": why}))
+}
