@@ -155,6 +155,10 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
         let keep = config.audit.keep.map(|keep| keep.0);
         move || keep_house(store.clone(), Arc::clone(&access), keep)
     }));
+    actix::spawn(watchdog::keep("retention", {
+        let gateway = gateway.clone();
+        move || retain(gateway.clone())
+    }));
     if store.is_shared() {
         actix::spawn(watchdog::keep("spending", move || follow_spending(Arc::clone(&shared))));
     }
@@ -276,6 +280,18 @@ async fn sweep_processes(store: &Store, home: &str) {
 async fn strike_out(store: &Store, pgid: i32) {
     if let Err(error) = store.process_ended(pgid).await {
         log::warn!(pgid, error:% = error; "the end of a process could not be recorded");
+    }
+}
+
+/// Removes what is too old or too much, again and again.
+async fn retain(gateway: Gateway) {
+    loop {
+        let pause = gateway.config().retention.interval.0;
+        tokio::time::sleep(pause).await;
+        if gateway.is_draining() {
+            return;
+        }
+        gateway.retain().await;
     }
 }
 

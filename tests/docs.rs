@@ -317,6 +317,76 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(|word| word.starts_with("greenroom_")).map(str::to_owned).collect()
 }
 
+/// The rows of the tables of bounds.
+fn bounds() -> Vec<Vec<String>> {
+    let document = text("docs/bounds.md");
+    let tables = document.split("\n## Retention").next().unwrap();
+    rows(tables).into_iter().filter(|row| row.len() == 6 && row[0] != "bound" && !row[0].starts_with("---")).collect()
+}
+
+#[test]
+fn every_bound_has_a_setting_a_number_and_a_test_that_there_are() {
+    greenroom::metrics::install().unwrap();
+    let known: BTreeSet<String> = greenroom::metrics::get().unwrap().names().into_iter().map(str::to_owned).collect();
+    let (settings, defaults) = (keys(&whole()), keys(&Config::default()));
+    let (mut wrong, mut untested) = (Vec::new(), 0);
+    let bounds = bounds();
+    for row in &bounds {
+        let [bound, default, key, outcome, metric, test] = &row[..] else { unreachable!() };
+        if key != "fixed" && !settings.contains_key(key) {
+            wrong.push(format!("{bound}: there is no setting {key}"));
+        }
+        if defaults.get(key).is_some_and(|known| known.trim_end_matches(".0") != default) {
+            wrong.push(format!("{bound}: {key} is {}", defaults[key]));
+        }
+        if outcome.is_empty() {
+            wrong.push(format!("{bound}: what happens?"));
+        }
+        if metric != "—" && !known.contains(metric) {
+            wrong.push(format!("{bound}: there is no metric {metric}"));
+        }
+        match test.split_once("::") {
+            Some((path, name)) if Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists() && has_test(path, name) => {
+            }
+            None if test == "—" => untested += 1,
+            _ => wrong.push(format!("{bound}: there is no test {test}")),
+        }
+    }
+    assert!(wrong.is_empty(), "docs/bounds.md:\n{}", wrong.join("\n"));
+    assert!(bounds.len() > 60 && untested < 15, "{} bounds, {untested} without a test", bounds.len());
+}
+
+/// Settings that say what happens at them and are no bound: they choose, or place.
+const CHOICES: [&str; 12] = [
+    "server.bind",
+    "server.allowed_hosts",
+    "server.allowed_origins",
+    "store.url",
+    "session.default_agent",
+    "callers.burst",
+    "budget.session_cost_usd",
+    "budget.user_day_tokens",
+    "budget.user_day_cost_usd",
+    "budget.warn_at",
+    "budget.on_limit",
+    "recovery.retry_interrupted",
+];
+
+#[test]
+fn every_setting_with_an_end_is_a_bound() {
+    let document = text("docs/configuration.md");
+    let table = document.split("\n## Keys").nth(1).unwrap().split("\n## ").next().unwrap();
+    let known: BTreeSet<String> = bounds().into_iter().map(|row| row[2].clone()).collect();
+    let retention = ["sessions.keep", "events.keep_deltas", "audit.keep"];
+    let missing: Vec<String> = rows(table)
+        .into_iter()
+        .filter(|row| row.len() == 4 && row[0] != "key" && !row[0].starts_with("---"))
+        .map(|row| row[0].clone())
+        .filter(|key| !known.contains(key) && !CHOICES.contains(&key.as_str()) && !retention.contains(&key.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "docs/bounds.md does not have {missing:?}");
+}
+
 #[test]
 fn every_metric_of_the_dashboard_and_of_the_document_exists() {
     greenroom::metrics::install().unwrap();

@@ -90,6 +90,12 @@ impl Audit {
         }
     }
 
+    /// Entries that wait, and how many may.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        (self.0.max_capacity() - self.0.capacity(), self.0.max_capacity())
+    }
+
     /// Waits until all that was noted is on disk, or could not be written.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! Wrong credentials, counted by the address that they come from: who guesses is slowed down, who is right never is.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
 };
 
@@ -13,7 +13,8 @@ use governor::{
 
 use crate::error::{ApiError, Code};
 
-/// With so many addresses in memory, those that have their whole quota again are forgotten.
+/// With so many addresses in memory, those that have their whole quota again are forgotten, and the others are counted
+/// together until it is fewer.
 const MANY: usize = 10_000;
 
 /// How often each address was wrong of late.
@@ -36,7 +37,10 @@ impl Guesses {
         if limiter.len() >= MANY {
             limiter.retain_recent();
         }
-        let Err(early) = limiter.check_key(&place(ip)) else { return Ok(()) };
+        // So many guessers at once share one quota: memory must not grow with them.
+        let crowd = limiter.len() >= MANY;
+        let place = if crowd { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { place(ip) };
+        let Err(early) = limiter.check_key(&place) else { return Ok(()) };
         let wait = early.wait_time_from(DefaultClock::default().now());
         let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
         let message = format!("too many wrong credentials came from this address; try again in {seconds} s");
@@ -73,5 +77,15 @@ mod tests {
         assert!(wrong("fe80::3").is_err() && wrong("fe80:0:0:1::3").is_ok());
         let free = Guesses::new(0);
         assert!((0..100).all(|_| free.wrong(Some(IpAddr::from([127, 0, 0, 1]))).is_ok()));
+    }
+
+    #[test]
+    fn many_guessers_share_one_quota() {
+        let guesses = Guesses::new(2);
+        let wrong = |n: usize| guesses.wrong(Some(Ipv4Addr::from_bits(u32::try_from(n).unwrap() + (10 << 24)).into()));
+        assert!((0..MANY).all(|n| wrong(n).is_ok()));
+        let more = (MANY..MANY + 20).filter(|n| wrong(*n).is_ok()).count();
+        assert!(more <= 3, "{more} of 20 had a quota of their own");
+        assert!(guesses.0.unwrap().len() <= MANY + 1);
     }
 }

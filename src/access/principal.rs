@@ -70,6 +70,12 @@ impl Principal {
         Self { user: user.into(), scopes: vec![Scope::Read, Scope::Write], orgs: Vec::new(), via: Via::Webhook, ip }
     }
 
+    /// The server itself, where it does by itself what the audit should tell.
+    #[must_use]
+    pub fn server() -> Self {
+        Self { user: "greenroom".into(), ..Self::local() }
+    }
+
     /// True with scope `admin`.
     #[must_use]
     pub fn is_admin(&self) -> bool {

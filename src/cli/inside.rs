@@ -7,7 +7,7 @@ use crate::{
     agents::{Probe, Registry, process},
     config::Config,
     server::{self, StartError},
-    store::{self, Backup, Store},
+    store::{self, Backup, Store, Vacuumed},
     webhooks::inbound::{Route, Routes},
 };
 
@@ -94,6 +94,16 @@ pub fn backup(config: &Config, to: &Path) -> Result<Backup, String> {
     let mut store = config.store.clone();
     store.url = Some(config.database_url());
     store::backup(&store, to).map_err(|error| error.to_string())
+}
+
+/// Makes the database file as small as what is in it.
+///
+/// # Errors
+/// One line: why not, and what to do.
+pub fn vacuum(config: &Config) -> Result<Vacuumed, String> {
+    let mut store = config.store.clone();
+    store.url = Some(config.database_url());
+    store::vacuum(&store).map_err(|error| error.to_string())
 }
 
 /// Asks each agent whether it could run; those that are neither installed nor configured are left out, but for the

@@ -1,7 +1,7 @@
 //! The command line: arguments in, exit status out.
 //!
 //! `serve` runs the server in this process. `token`, `user` and `org` change accounts in its database. Every other
-//! command but `backup`, `doctor` and `config` is a client: it knows a running server by its URL and uses nothing but the
+//! command but `backup`, `vacuum`, `doctor` and `config` is a client: it knows a running server by its URL and uses nothing but the
 //! wire.
 //!
 //! Exit status: 0 done, 1 it failed, 2 wrong arguments or configuration, 3 no server there.
@@ -29,6 +29,7 @@ mod sse;
 mod table;
 mod terminal;
 mod top;
+mod vacuum;
 mod webhook;
 
 #[cfg(test)]
@@ -87,6 +88,8 @@ enum Command {
     Webhook(webhook::Command),
     /// Copy the database to a file, also while the server runs
     Backup(backup::Arguments),
+    /// Give back what the database file does not use, with the server stopped
+    Vacuum,
     /// Look for what would keep the server from working, and say what to do
     Doctor,
     /// Print the OpenAPI description of the API
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Org(command) => on_accounts(&cli.common, accounts::Command::Org(command)),
         Command::Webhook(command) => with_config(&cli.common, |config| webhook::run(&config, command)),
         Command::Backup(arguments) => with_config(&cli.common, |config| backup::run(&config, &arguments)),
+        Command::Vacuum => with_config(&cli.common, vacuum::run),
         Command::Doctor => doctor::run(&cli.common),
         Command::Send(arguments) => remote(&arguments.remote.clone(), |client| send::run(client, arguments)),
         Command::Attach(arguments) => remote(&arguments.remote.clone(), |client| attach::run(client, arguments)),

@@ -123,6 +123,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     let waits = [
         ("session.sweep_interval", config.session.sweep_interval),
         ("session.call_timeout", config.session.call_timeout),
+        ("retention.interval", config.retention.interval),
         ("stream.heartbeat", config.stream.heartbeat),
         ("stream.dead_after", config.stream.dead_after),
         ("stream.max_lag", config.stream.max_lag),

@@ -9,6 +9,7 @@ mod delivery;
 pub mod known;
 pub mod live;
 mod load;
+mod retention;
 pub mod shown;
 mod units;
 mod webhooks;
@@ -22,6 +23,7 @@ pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
 pub use delivery::{DeliveryConfig, WebhookEndpointConfig};
 pub use load::{ConfigError, Overrides, load};
+pub use retention::{EventsConfig, RetentionConfig, SessionsConfig};
 pub use units::{Duration, Secret, Size};
 pub use webhooks::{Verify, WebhookConfig};
 
@@ -37,6 +39,12 @@ pub struct Config {
     pub store: StoreConfig,
     /// Sessions.
     pub session: SessionConfig,
+    /// What is kept of sessions.
+    pub sessions: SessionsConfig,
+    /// What is kept of the event log.
+    pub events: EventsConfig,
+    /// When what is too old goes.
+    pub retention: RetentionConfig,
     /// Event streams.
     pub stream: StreamConfig,
     /// Questions of agents.
@@ -113,6 +121,8 @@ pub struct StoreConfig {
     pub queue: usize,
     /// How long a read may take, waiting for a connection included.
     pub timeout: Duration,
+    /// Bytes that the database may hold before retention removes more than what is too old; 0 is no limit.
+    pub max_size: Size,
 }
 
 impl Default for StoreConfig {
@@ -124,6 +134,7 @@ impl Default for StoreConfig {
             writers: 2,
             queue: 4096,
             timeout: Duration::secs(10),
+            max_size: Size(0),
         }
     }
 }

@@ -3,12 +3,12 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// The version of the form on the wire.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Lanes that a cursor may name; more cannot come from us.
 const MAX_LANES: usize = 4096;
 
-/// What has been seen of the feed: in each lane every row up to a position. Of the row that was seen last, maybe only
-/// its first events.
+/// What has been seen of the feed: in each lane every row up to a position. Of the row that was seen last, maybe not its
+/// last events. Those are counted from the end, because what comes before them may be pruned meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// The database that it belongs to; 0 at the beginning of any.
@@ -17,8 +17,8 @@ pub struct Cursor {
     lanes: Vec<(i32, i64)>,
     /// The lane of the event that was seen last.
     last: i32,
-    /// How many events of the row at its position there have been seen; 0 is all of them.
-    taken: u32,
+    /// How many events at the end of the row at its position there have not been seen yet.
+    left: u32,
 }
 
 /// Why a text is no cursor.
@@ -32,7 +32,7 @@ impl Cursor {
     pub fn at(feed: u32, mut lanes: Vec<(i32, i64)>) -> Self {
         lanes.sort_unstable();
         let last = lanes.iter().max_by_key(|(_, position)| *position).map_or(0, |(lane, _)| *lane);
-        Self { feed, lanes, last, taken: 0 }
+        Self { feed, lanes, last, left: 0 }
     }
 
     /// The database that it belongs to; 0 for the beginning.
@@ -68,20 +68,20 @@ impl Cursor {
             .map_or(0, |l| l.1)
     }
 
-    /// The row of the event that was seen last: lane, position, and how many of its events were seen (0 is all).
+    /// The row of the event that was seen last: lane, position, and how many events at its end were not seen.
     #[must_use]
     pub fn last(&self) -> (i32, i64, u32) {
-        (self.last, self.position(self.last), self.taken)
+        (self.last, self.position(self.last), self.left)
     }
 
-    /// The row that was seen in part: lane, position, and how many of its events were seen.
+    /// The row that was seen in part: lane, position, and how many events at its end were not seen.
     #[must_use]
     pub fn partial(&self) -> Option<(i32, i64, u32)> {
-        (self.taken > 0).then(|| self.last())
+        (self.left > 0).then(|| self.last())
     }
 
-    /// Goes past a row, or with `taken` past its first events.
-    pub fn pass(&mut self, lane: i32, position: i64, taken: u32) {
+    /// Goes past a row, but for its last `left` events.
+    pub fn pass(&mut self, lane: i32, position: i64, left: u32) {
         match self.lanes.binary_search_by_key(&lane, |(lane, _)| *lane) {
             Ok(i) => {
                 if let Some(place) = self.lanes.get_mut(i) {
@@ -91,14 +91,14 @@ impl Cursor {
             Err(i) => self.lanes.insert(i, (lane, position)),
         }
         self.last = lane;
-        self.taken = taken;
+        self.left = left;
     }
 
     /// The same with every position cut down to `limit`.
     #[must_use]
     pub fn up_to(&self, limit: i64) -> Self {
         let lanes = self.lanes.iter().map(|(lane, position)| (*lane, (*position).min(limit))).collect();
-        Self { lanes, taken: 0, ..self.clone() }
+        Self { lanes, left: 0, ..self.clone() }
     }
 
     /// The text for the wire.
@@ -109,7 +109,7 @@ impl Cursor {
         bytes.extend_from_slice(&self.feed.to_be_bytes());
         let number = |n: i64| u64::try_from(n).unwrap_or(0);
         put(&mut bytes, number(self.last.into()));
-        put(&mut bytes, self.taken.into());
+        put(&mut bytes, self.left.into());
         for (lane, position) in &self.lanes {
             put(&mut bytes, number((*lane).into()));
             put(&mut bytes, number(*position));
@@ -134,7 +134,7 @@ impl std::str::FromStr for Cursor {
         let next = |rest: &mut &[u8]| take(rest).ok_or(InvalidCursor);
         let lane = |n: u64| i32::try_from(n).map_err(|_big| InvalidCursor);
         let last = lane(next(&mut rest)?)?;
-        let taken = u32::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?;
+        let left = u32::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?;
         let mut lanes: Vec<(i32, i64)> = Vec::new();
         while !rest.is_empty() {
             let place = (lane(next(&mut rest)?)?, i64::try_from(next(&mut rest)?).map_err(|_big| InvalidCursor)?);
@@ -143,9 +143,9 @@ impl std::str::FromStr for Cursor {
             }
             lanes.push(place);
         }
-        let cursor = Self { feed: u32::from_be_bytes(*feed), lanes, last, taken };
+        let cursor = Self { feed: u32::from_be_bytes(*feed), lanes, last, left };
         // One form for one place, and no part of a row that is not there.
-        if cursor.encode() == text && (taken == 0 || cursor.position(last) > 0) {
+        if cursor.encode() == text && (left == 0 || cursor.position(last) > 0) {
             Ok(cursor)
         } else {
             Err(InvalidCursor)
@@ -184,10 +184,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_reads_back(feed: u32, places in proptest::collection::btree_map(0..i32::MAX, 1..i64::MAX, 0..20), taken: u32) {
+        fn a_cursor_reads_back(feed: u32, places in proptest::collection::btree_map(0..i32::MAX, 1..i64::MAX, 0..20), left: u32) {
             let mut cursor = Cursor::at(feed, places.clone().into_iter().collect());
             if let Some((lane, position)) = places.iter().next() {
-                cursor.pass(*lane, *position, taken);
+                cursor.pass(*lane, *position, left);
             }
             prop_assert_eq!(cursor.encode().parse::<Cursor>(), Ok(cursor));
         }
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_cursor() {
-        for text in ["", "0", "17", "AQ", "!!!!", "AgAAAAAAAA"] {
+        for text in ["", "0", "17", "Ag", "!!!!", "AQAAAAAAAA"] {
             assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");
         }
     }

@@ -3,14 +3,15 @@
 //! It takes its place in the ring first, then reads from the store until nothing is left, then goes on in the ring,
 //! passing over what it has seen. It is pulled: its memory is a page, whatever the client does.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, ops::RangeInclusive, sync::Arc};
 
 use super::{Cursor, Listener, Published};
 use crate::{
     access::{Access, Principal},
+    ids::SessionKey,
     metrics::{self, Held},
     protocol::{Control, Frame, frame::EndReason},
-    session::{Item, passes},
+    session::{Item, misses_progress, passes},
     store::{Audience, FeedPage, FeedRow, Store, StoreError},
     timestamp::Timestamp,
 };
@@ -171,9 +172,11 @@ impl FeedSubscription {
     }
 
     fn show_row(&mut self, row: &FeedRow, visible: bool) {
-        let skip = match self.cursor.partial() {
-            Some((lane, position, taken)) if (lane, position) == (row.lane, row.position) => taken,
-            _ => 0,
+        let first = match self.cursor.partial() {
+            Some((lane, position, left)) if (lane, position) == (row.lane, row.position) => {
+                row.first_seq.max(row.last_seq.saturating_sub(left.into()).saturating_add(1))
+            }
+            _ => row.first_seq,
         };
         if visible && row.events.is_empty() {
             self.cursor.pass(row.lane, row.position, 0);
@@ -192,7 +195,7 @@ impl FeedSubscription {
                 }
             }
         }
-        self.show(row.lane, row.position, skip, &frames);
+        self.show((row.lane, row.position), &row.key, first..=row.last_seq, &frames);
     }
 
     /// Says that a row's events are not shown, and why.
@@ -208,29 +211,48 @@ impl FeedSubscription {
         }
         let visible = self.sees(published.audience.as_ref());
         let frames = if visible { published.batch.frames() } else { &[] };
-        self.show(published.lane, published.position, 0, frames);
+        let of = |frame: Option<&Frame>| frame.map_or(0, |frame| frame.seq);
+        let span = of(frames.first())..=of(frames.last());
+        self.show((published.lane, published.position), &published.key, span, frames);
     }
 
-    /// Goes past a row and shows those of its events that are wanted.
-    fn show(&mut self, lane: i32, position: i64, skip: u32, frames: &[Frame]) {
-        let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
-        let mut shown = Vec::new();
-        for (number, frame) in (1..).zip(frames).skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+    /// Goes past a row and shows those of its events that are wanted, and which are pruned. `span` is what of the row
+    /// has not been seen yet.
+    fn show(&mut self, (lane, position): (i32, i64), key: &SessionKey, span: RangeInclusive<u64>, frames: &[Frame]) {
+        let (first, last) = span.into_inner();
+        let mut next = first;
+        let holes = misses_progress(&self.types);
+        let hole = |from: u64, to: u64| {
+            let gap = Control::Gap { from: Some(from), to: Some(to), reason: "pruned" };
+            Item::Control("stream.gap", gap.encode(key, None))
+        };
+        let (mut items, mut shown) = (Vec::new(), Vec::new());
+        for frame in frames.iter().skip_while(|frame| frame.seq < first) {
+            if frame.seq > next && holes {
+                items.push(Item::Placed(std::mem::take(&mut shown)));
+                items.push(hole(next, frame.seq - 1));
+            }
+            next = frame.seq.saturating_add(1);
             if passes(&self.types, &frame.kind) {
                 let mut behind = self.cursor.clone();
-                behind.pass(lane, position, if number == count { 0 } else { number });
+                behind.pass(lane, position, u32::try_from(last.saturating_sub(frame.seq)).unwrap_or(u32::MAX));
                 shown.push((behind.encode(), frame.clone()));
             }
         }
+        items.push(Item::Placed(shown));
+        if !frames.is_empty() && next <= last && holes {
+            items.push(hole(next, last));
+        }
+        items.retain(|item| !matches!(item, Item::Placed(shown) if shown.is_empty()));
         self.cursor.pass(lane, position, 0);
-        if shown.is_empty() {
+        if items.is_empty() {
             self.silent += 1;
             if self.silent >= SILENT {
                 self.tell_place();
             }
         } else {
             self.silent = 0;
-            self.ready.push_back(Item::Placed(shown));
+            self.ready.extend(items);
         }
     }
 }

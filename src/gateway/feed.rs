@@ -5,7 +5,7 @@ use crate::{
     access::Shows,
     error::{ApiError, Code},
     feed::{Cursor, FeedStart, FeedSubscription},
-    protocol::Frame,
+    protocol::{Frame, frame::seq_of},
     session::passes,
     store::{FeedPage, FeedRow, StoreError},
 };
@@ -102,17 +102,16 @@ impl Gateway {
         for _ in 0..ROUNDS {
             let read = self.deps.store.feed_after(&cursor, READ.0, READ.1, !who.is_admin()).await?;
             for row in &read.rows {
-                let taken = cursor.partial().filter(|(lane, at, _)| (*lane, *at) == (row.lane, row.position));
-                let skip = taken.map_or(0, |(_, _, taken)| taken);
-                for (number, event, wanted) in events_of(who, &read, row, types)? {
-                    if number <= skip {
+                let own = cursor.partial().filter(|(lane, at, _)| (*lane, *at) == (row.lane, row.position));
+                let seen = own.map_or(0, |(_, _, left)| row.last_seq.saturating_sub(left.into()));
+                for (seq, event, wanted) in events_of(who, &read, row, types)? {
+                    if seq <= seen {
                         continue;
                     }
                     if wanted && page.is_full(limit, event.len()) {
                         return Ok(finish(page, cursor, true));
                     }
-                    let whole = usize::try_from(number).ok() == Some(row.events.len());
-                    cursor.pass(row.lane, row.position, if whole { 0 } else { number });
+                    cursor.pass(row.lane, row.position, left_of(row, seq));
                     if wanted {
                         page.push(cursor.clone(), event);
                     }
@@ -134,31 +133,24 @@ impl Gateway {
         types: &[String],
     ) -> Result<Events<String>, ApiError> {
         let mut page = Filling::default();
-        let (lane, position, taken) = before.last();
+        let (lane, position, left) = before.last();
         let mut cursor = before.clone();
         let mut has_more = true;
         'pages: for _ in 0..ROUNDS {
             let read = self.deps.store.feed_up_to(&cursor, READ.0, READ.1, !who.is_admin()).await?;
             for row in read.rows.iter().rev() {
-                let count = u32::try_from(row.events.len()).unwrap_or(u32::MAX);
                 // The event that the cursor stands behind is not before it.
                 let own = (row.lane, row.position) == (lane, position);
-                let end = if !own {
-                    count
-                } else if taken > 0 {
-                    taken.min(count).saturating_sub(1)
-                } else {
-                    count.saturating_sub(1)
-                };
-                for (number, event, wanted) in events_of(who, &read, row, types)?.into_iter().rev() {
-                    if number > end || !wanted {
+                let end = if own { row.last_seq.saturating_sub(left.into()) } else { u64::MAX };
+                for (seq, event, wanted) in events_of(who, &read, row, types)?.into_iter().rev() {
+                    if seq >= end || !wanted {
                         continue;
                     }
                     if page.is_full(limit, event.len()) {
                         break 'pages;
                     }
                     let mut behind = cursor.up_to(row.position.saturating_sub(1));
-                    behind.pass(row.lane, row.position, if number == count { 0 } else { number });
+                    behind.pass(row.lane, row.position, left_of(row, seq));
                     page.push(behind, event);
                 }
             }
@@ -175,20 +167,27 @@ impl Gateway {
     }
 }
 
-/// The events of a row by their number in it, from 1, and whether each is wanted.
+/// How many events of the row come after this one.
+fn left_of(row: &FeedRow, seq: u64) -> u32 {
+    u32::try_from(row.last_seq.saturating_sub(seq)).unwrap_or(u32::MAX)
+}
+
+/// The events of a row with their numbers, and whether each is wanted.
 fn events_of<'a>(
     who: &Principal,
     page: &FeedPage,
     row: &'a FeedRow,
     types: &[String],
-) -> Result<Vec<(u32, &'a str, bool)>, ApiError> {
+) -> Result<Vec<(u64, &'a str, bool)>, ApiError> {
     let visible = who.is_admin() || page.audiences.get(&row.key).is_some_and(|audience| who.may_follow(audience));
-    let of = |(number, event): (u32, &'a String)| {
+    let of = |event: &'a String| {
         let corrupt = |error| StoreError::Corrupt(format!("an event of {}: {error}", row.key));
-        let wanted = visible && (types.is_empty() || passes(types, &Frame::decode(event).map_err(corrupt)?.kind));
-        Ok((number, event.as_str(), wanted))
+        let seq = seq_of(event).ok_or_else(|| corrupt("no seq".to_owned()))?;
+        let kind = || Frame::decode(event).map(|frame| frame.kind).map_err(|error| corrupt(error.to_string()));
+        let wanted = visible && (types.is_empty() || passes(types, &kind()?));
+        Ok((seq, event.as_str(), wanted))
     };
-    (1..).zip(&row.events).map(of).collect()
+    row.events.iter().map(of).collect()
 }
 
 /// The page. Where it is empty but more is behind it, both ids are the place that was reached.
@@ -201,5 +200,6 @@ fn finish(page: Filling, reached: Cursor, has_more: bool) -> Events<String> {
         last: id(page.events.last()),
         events: page.events.into_iter().map(|(_, event)| event).collect(),
         has_more,
+        gaps: Vec::new(),
     }
 }

@@ -44,6 +44,7 @@ mod quota;
 mod rejoin;
 mod removal;
 mod responses;
+mod retention;
 mod sessions;
 mod streams;
 mod turns;
@@ -142,6 +143,9 @@ pub struct Events<C = u64> {
     pub last: Option<C>,
     /// True when there are more in that direction.
     pub has_more: bool,
+    /// What was pruned between them, where that was asked for, as the first and the last of each stretch; only of pages of
+    /// one session.
+    pub gaps: Vec<(u64, u64)>,
 }
 
 /// Which part of a transcript.
@@ -186,9 +190,10 @@ pub struct Readiness {
     pub store: String,
     /// Agent id → `ok`, `probing`, or what is missing.
     pub agents: Map<String, Value>,
-    /// Why it is not ready: the first of `reasons`.
+    /// The first of `reasons`.
     pub reason: Option<String>,
-    /// All that keeps it from being ready.
+    /// All that keeps it from being ready; and, while it is ready, what an operator should look after: that the database
+    /// is over its budget.
     pub reasons: Vec<String>,
 }
 
@@ -204,6 +209,7 @@ pub struct Gateway {
     access: Arc<Access>,
     calls: calls::Calls,
     routes: Arc<Routes>,
+    upkeep: Arc<retention::Upkeep>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -233,6 +239,7 @@ impl Gateway {
             access,
             calls: Arc::default(),
             routes,
+            upkeep: Arc::default(),
         }
     }
 
@@ -316,6 +323,11 @@ impl Gateway {
         command: Command,
     ) -> Result<Done, ApiError> {
         self.refuse_while_draining()?;
+        if self.deps.store.is_full() {
+            // At once: who waits with the others only makes them wait longer.
+            let message = "Too many writes wait for the database; try again in a moment.";
+            return Err(ApiError::new(Code::StoreUnavailable, message));
+        }
         let done = self.ask(key, create, Execute(Arc::new(who.clone()), command)).await?;
         match done {
             // In the same words whether it is not there or not to be seen.
@@ -345,8 +357,10 @@ impl Gateway {
         let stopping = self.is_draining().then(|| "the server is stopping".to_owned());
         let broken = (store != "ok").then(|| store.clone());
         let recovering = (!recovered).then(|| "sessions are being taken up again".to_owned());
-        let reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
-        Readiness { ready: reasons.is_empty(), sessions, store, agents, reason: reasons.first().cloned(), reasons }
+        let mut reasons: Vec<String> = [stopping, broken, recovering].into_iter().flatten().collect();
+        let ready = reasons.is_empty();
+        reasons.extend(self.upkeep.over());
+        Readiness { ready, sessions, store, agents, reason: reasons.first().cloned(), reasons }
     }
 
     /// The `data` of `GET /v1/agents`.

@@ -116,11 +116,15 @@ impl Gateway {
         metrics.store_queue.set(level(waiting));
         metrics.store_readers.set(level(readers));
         let pool = &self.deps.pool;
+        metrics.audit_queue.set(level(self.access.audit.load().0));
         metrics.log_lines.set(level(logs::lines().map_or(0, |lines| lines.len())));
         metrics.webhook_backlog.set(i64::try_from(self.deps.outbound.backlog()).unwrap_or(i64::MAX));
         metrics.pool.with_label_values(&["used"]).set(level(pool.in_use()));
         metrics.pool.with_label_values(&["waited_for"]).set(level(pool.waiting()));
-        set_limits(metrics, &self.config(), self.deps.store.ring().fill().1);
+        let admission = &self.deps.admission;
+        metrics.turn_places.with_label_values(&["used"]).set(level(admission.running()));
+        metrics.turn_places.with_label_values(&["waited_for"]).set(level(admission.waiting()));
+        set_limits(metrics, &self.config(), self.deps.store.ring().fill().1, self.access.audit.load().1);
         metrics.render()
     }
 }
@@ -138,8 +142,13 @@ fn refused(refusal: Refusal) -> ApiError {
 }
 
 /// The bounds that levels and counts are to be seen against.
-fn set_limits(metrics: &Metrics, config: &Config, ring: usize) {
+fn set_limits(metrics: &Metrics, config: &Config, ring: usize, audit: usize) {
     let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    // The same, for what may be more than a u32 holds: a size is exact up to 2^53 bytes.
+    let bytes = |n: u64| {
+        f64::from(u32::try_from(n >> 20).unwrap_or(u32::MAX)) * f64::from(1u32 << 20)
+            + f64::from(u32::try_from(n & 0xf_ffff).unwrap_or(0))
+    };
     let writers = usize::try_from(config.store.writers).unwrap_or(1);
     let sqlite = config.store.url.as_ref().is_none_or(|url| url.expose().starts_with("sqlite:"));
     let limits = [
@@ -153,6 +162,9 @@ fn set_limits(metrics: &Metrics, config: &Config, ring: usize) {
         ("stream.max_lag_bytes", count(config.stream.max_lag_bytes.bytes())),
         ("stream.max_lag", config.stream.max_lag.0.as_secs_f64()),
         ("pool.max_processes", count(config.pool.max_processes)),
+        ("pool.max_running", count(config.pool.max_running)),
+        ("store.max_size", bytes(config.store.max_size.0)),
+        ("audit.queue", count(audit)),
         ("store.queue", count(config.store.queue) * if sqlite { 1.0 } else { count(writers) }),
         ("store.readers", f64::from(config.store.readers)),
         ("delivery.max_backlog", count(usize::try_from(config.delivery.max_backlog).unwrap_or(usize::MAX))),

@@ -22,7 +22,7 @@ impl Gateway {
         let deleted = async {
             self.may_write(who, key).await?;
             self.snapshot(who, key).await?;
-            self.execute(who, key, false, Command::Delete { force }).await?;
+            self.execute(who, key, false, Command::Delete { force, untouched_since: None }).await?;
             Ok(())
         };
         match deleted.await {

@@ -134,6 +134,7 @@ fn error_of(response: &ServiceResponse<BoxBody>) -> Option<ApiError> {
 
 /// `{"error":{…}}`
 fn envelope(error: &ApiError, id: &RequestId, openai: bool) -> Vec<u8> {
+    crate::metrics::refused(error.code);
     let error = if openai { openai::worded(error.clone()).to_json(id.as_str()) } else { error.to_json(id.as_str()) };
     json!({"error": error}).to_string().into_bytes()
 }

@@ -116,12 +116,15 @@ fn range(params: &Params) -> Result<EventRange, ApiError> {
 /// The events go in as they are stored, byte for byte.
 fn page_json<C>(events: &Events<C>, shown: impl Fn(&C) -> String) -> String {
     let id = |cursor: &Option<C>| cursor.as_ref().map_or_else(|| "null".to_owned(), &shown);
+    let gap = |(from, to): &(u64, u64)| format!(r#"{{"from":{from},"to":{to},"reason":"pruned"}}"#);
+    let gaps = events.gaps.iter().map(gap).collect::<Vec<_>>().join(",");
     format!(
-        r#"{{"data":[{}],"first_id":{},"last_id":{},"has_more":{}}}"#,
+        r#"{{"data":[{}],"first_id":{},"last_id":{},"has_more":{}{}}}"#,
         events.events.join(","),
         id(&events.first),
         id(&events.last),
-        events.has_more
+        events.has_more,
+        if gaps.is_empty() { String::new() } else { format!(r#","gaps":[{gaps}]"#) }
     )
 }
 
@@ -134,10 +137,12 @@ mod tests {
     #[test]
     fn a_page_holds_the_stored_bytes() {
         let stored = [r#"{"seq":7,  "type":"x"}"#, r#"{"seq":8}"#].map(str::to_owned).to_vec();
-        let events = Events { events: stored, first: Some(7), last: Some(8), has_more: true };
+        let events = Events { events: stored, first: Some(7), last: Some(8), has_more: true, gaps: vec![] };
         let json = page_json(&events, u64::to_string);
         assert_eq!(json, r#"{"data":[{"seq":7,  "type":"x"},{"seq":8}],"first_id":7,"last_id":8,"has_more":true}"#);
-        let none = Events { events: vec![], first: None, last: None, has_more: false };
+        let gapped = page_json(&Events { gaps: vec![(2, 6)], ..events }, u64::to_string);
+        assert!(gapped.ends_with(r#","has_more":true,"gaps":[{"from":2,"to":6,"reason":"pruned"}]}"#), "{gapped}");
+        let none = Events { events: vec![], first: None, last: None, has_more: false, gaps: vec![] };
         assert_eq!(page_json(&none, u64::to_string), r#"{"data":[],"first_id":null,"last_id":null,"has_more":false}"#);
     }
 

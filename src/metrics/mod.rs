@@ -71,10 +71,22 @@ pub struct Metrics {
     pub feed_bytes: IntGauge,
     /// Agent processes that have a place, and turns that wait for one.
     pub pool: IntGaugeVec,
+    /// Places for turns that run, over all sessions, and turns that wait for one.
+    pub turn_places: IntGaugeVec,
     /// Jobs in one commit.
     pub store_batch: Histogram,
     /// How long a commit takes.
     pub store_commit: Histogram,
+    /// Bytes of the database as of the last round of retention: `used`, `free`, `log`.
+    pub store_bytes: IntGaugeVec,
+    /// 1 while the database is over its budget and nothing is left to prune.
+    pub store_over_budget: IntGauge,
+    /// Rounds of retention, by outcome.
+    pub retention_rounds: IntCounterVec,
+    /// Events that retention has removed, by reason.
+    pub retention_events: IntCounterVec,
+    /// Sessions that retention has deleted, by reason.
+    pub retention_sessions: IntCounterVec,
     /// Jobs that wait for a writer.
     pub store_queue: IntGauge,
     /// Reads that have a connection.
@@ -91,6 +103,10 @@ pub struct Metrics {
     pub webhook_backlog: IntGauge,
     /// Inbound webhooks by route and outcome.
     pub webhooks: IntCounterVec,
+    /// Calls that were refused, by error code.
+    pub refusals: IntCounterVec,
+    /// Entries of the audit that wait to be written.
+    pub audit_queue: IntGauge,
     /// The configured bounds, by setting.
     pub limits: GaugeVec,
     /// Lines in the log ring.
@@ -186,10 +202,35 @@ impl Metrics {
             connections: add(r, IntGauge::new("http_connections", "TCP connections of clients."))?,
             feed_bytes: add(r, IntGauge::new("feed_ring_bytes", "Bytes kept for those that follow all sessions."))?,
             pool: add(r, gauges("agent_processes", "Places for agent processes: used, or waited for.", &["state"]))?,
+            turn_places: add(r, gauges("turn_places", "Places for turns that run: used, or waited for.", &["state"]))?,
             store_batch: add(r, Histogram::with_opts(timed("store_batch_jobs", "Jobs in one commit.", BATCHES)))?,
             store_commit: add(
                 r,
                 Histogram::with_opts(timed("store_commit_seconds", "Time of one commit, tries included.", WORK)),
+            )?,
+            store_bytes: add(
+                r,
+                gauges("store_bytes", "Size of the database: used, free, and SQLite's log.", &["part"]),
+            )?,
+            store_over_budget: add(
+                r,
+                IntGauge::new(
+                    "store_over_budget",
+                    "1 while the database is over store.max_size with nothing to prune.",
+                ),
+            )?,
+            retention_rounds: add(r, counters("retention_rounds_total", "Rounds of retention.", &["outcome"]))?,
+            retention_events: add(
+                r,
+                counters("retention_events_total", "Events that were pruned, for their age or for size.", &["why"]),
+            )?,
+            retention_sessions: add(
+                r,
+                counters(
+                    "retention_sessions_total",
+                    "Sessions that were deleted, for their age or for size.",
+                    &["why"],
+                ),
             )?,
             store_queue: add(r, IntGauge::new("store_queue_jobs", "Jobs that wait for a writer of the store."))?,
             store_readers: add(r, IntGauge::new("store_readers", "Connections that read from the store now."))?,
@@ -219,6 +260,8 @@ impl Metrics {
             )?,
             webhook_backlog: add(r, IntGauge::new("webhook_backlog", "Webhook deliveries that wait."))?,
             webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,
+            refusals: add(r, counters("refusals_total", "Calls that were refused.", &["code"]))?,
+            audit_queue: add(r, IntGauge::new("audit_queue_entries", "Entries of the audit that wait to be written."))?,
             limits: add(r, GaugeVec::new(Opts::new("limit", "Configured bounds, in base units."), &["setting"]))?,
             log_lines: add(r, IntGauge::new("log_ring_lines", "Lines of the log that are kept in memory."))?,
             log_records: add(r, counters("log_records_total", "Log records.", &["level"]))?,
@@ -234,6 +277,19 @@ impl Metrics {
         for of in ["session", "all"] {
             metrics.streams.with_label_values(&[of]).set(0);
             metrics.lags.with_label_values(&[of]).reset();
+        }
+        for why in ["age", "size"] {
+            metrics.retention_events.with_label_values(&[why]).reset();
+            metrics.retention_sessions.with_label_values(&[why]).reset();
+        }
+        for outcome in ["ok", "failed"] {
+            metrics.retention_rounds.with_label_values(&[outcome]).reset();
+        }
+        for part in ["used", "free", "log"] {
+            metrics.store_bytes.with_label_values(&[part]).set(0);
+        }
+        for code in crate::error::Code::ALL {
+            metrics.refusals.with_label_values(&[code.as_str()]).reset();
         }
         for outcome in ["warned", "exceeded", "asked", "changed", "stopped", "refused"] {
             metrics.budgets.with_label_values(&[outcome]).reset();
@@ -286,6 +342,13 @@ pub fn install() -> Result<(), String> {
 #[must_use]
 pub fn get() -> Option<&'static Metrics> {
     METRICS.get()
+}
+
+/// Counts a refusal.
+pub fn refused(code: crate::error::Code) {
+    if let Some(metrics) = get() {
+        metrics.refusals.with_label_values(&[code.as_str()]).inc();
+    }
 }
 
 /// One more of something, for as long as this lives.

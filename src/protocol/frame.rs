@@ -69,6 +69,16 @@ fn envelope(
     out
 }
 
+/// The `seq` of a stored event, from its first bytes. None for what is no event.
+#[must_use]
+pub fn seq_of(json: &str) -> Option<u64> {
+    json.strip_prefix(r#"{"seq":"#)?.split(',').next()?.parse().ok()
+}
+
+/// The types of events that only tell how far something has come: once their turn is over, what they told is in
+/// `message.completed` and `tool.finished`, and they may be pruned.
+pub const PROGRESS: [&str; 3] = ["message.delta", "tool.delta", "tool.updated"];
+
 /// The head of a stored event: enough to filter it without decoding the rest.
 #[derive(serde::Deserialize)]
 struct Head<'a> {

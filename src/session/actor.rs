@@ -327,6 +327,10 @@ impl Handler<Execute> for SessionActor {
 
     fn handle(&mut self, Execute(asker, command): Execute, ctx: &mut Self::Context) -> Self::Result {
         self.touched = Instant::now();
+        if self.lane.is_full() {
+            let message = "too many calls wait for this session; nothing was done, try again in a moment";
+            return Box::pin(std::future::ready(Err(ApiError::new(Code::Overloaded, message))));
+        }
         let (reply, done) = oneshot::channel();
         self.lane.push(Input::Command(asker, command, reply));
         self.advance(ctx);

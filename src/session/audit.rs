@@ -57,7 +57,10 @@ pub fn deed(command: &Command, done: &Done, draft: &Draft) -> Option<(&'static s
         (Command::Feedback(about, _), _) => ("session.feedback", json!({"about": about})),
         // Both are noted when they are asked for: what runs is stopped first, and may take its time.
         (Command::Reset(_), _) => ("session.reset", json!({})),
-        (Command::Delete { force }, _) => ("session.delete", json!({"force": force})),
+        (Command::Delete { untouched_since: Some(since), .. }, _) => {
+            ("session.delete", json!({"reason": "retention", "untouched_since": since}))
+        }
+        (Command::Delete { force, .. }, _) => ("session.delete", json!({"force": force})),
         (Command::Reload, _) => ("session.reload", json!({})),
     };
     Some(deed)

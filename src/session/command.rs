@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     ids::{ChoiceId, TurnId},
     protocol::{Attachment, ChoiceAnswer, CreateSession, Message, PatchSession, Policy, ResolvedBy, Snapshot, Turn},
+    timestamp::Timestamp,
 };
 
 /// A change that somebody asks for.
@@ -54,6 +55,8 @@ pub enum Command {
     Delete {
         /// Stop what runs.
         force: bool,
+        /// Only where it is archived and was not touched after this moment: nobody asked, it is old.
+        untouched_since: Option<Timestamp>,
     },
     /// Restart the agent at the next turn.
     Reload,

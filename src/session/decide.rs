@@ -104,8 +104,12 @@ impl Draft {
                 self.request_stop(TurnState::Cancelled, "session_reset");
                 self.end_when_idle(env, PendingEnd::Reset)
             }
-            Command::Delete { force } => {
+            Command::Delete { force, untouched_since } => {
                 let state = self.state.as_ref().ok_or_else(no_session)?;
+                let now = &state.record.snapshot;
+                if untouched_since.is_some_and(|since| !now.archived || now.updated_at > since) {
+                    return Err(ApiError::new(Code::SessionBusy, "the session is in use again"));
+                }
                 if state.record.snapshot.primary {
                     return Err(ApiError::new(Code::PrimarySession, "the primary session cannot be deleted; reset it"));
                 }

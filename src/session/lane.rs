@@ -40,6 +40,8 @@ const BATCH: usize = 1024;
 pub(super) const CONGESTED: usize = 512;
 /// Commits in a row that the store may refuse for what they say; then what is in memory does not fit what is stored.
 const REFUSALS: u32 = 5;
+/// With so many inputs waiting, clients are turned away.
+const FULL: usize = 2048;
 /// The first and the longest pause before a failed commit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -87,6 +89,10 @@ impl Lane {
 
     pub(super) fn is_idle(&self) -> bool {
         self.inbox.is_empty() && !self.committing
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.inbox.len() >= FULL
     }
 
     pub(super) fn is_congested(&self) -> bool {
@@ -362,5 +368,19 @@ impl SessionActor {
             drop(reply.send(Err(ApiError::new(Code::Overloaded, "the session has moved; try again"))));
         }
         self.end(Fate::Fenced, ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_lane_takes_no_calls() {
+        let mut lane = Lane::default();
+        (0..CONGESTED).for_each(|_| lane.push(Input::BudgetLooked));
+        assert!(lane.is_congested() && !lane.is_full(), "the agent is slowed down before clients are turned away");
+        (CONGESTED..FULL).for_each(|_| lane.push(Input::BudgetLooked));
+        assert!(lane.is_full());
     }
 }

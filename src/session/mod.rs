@@ -45,5 +45,5 @@ pub mod workspace;
 
 pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
 pub use spending::{check_day as check_day_of, of_stored as budget_of_stored};
-pub(crate) use subscription::passes;
 pub use subscription::{Item, Subscription};
+pub(crate) use subscription::{misses_progress, passes};

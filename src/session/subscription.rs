@@ -20,7 +20,7 @@ use crate::{
     metrics::{self, Held},
     protocol::{
         Control, Frame,
-        frame::{Batch, EndReason},
+        frame::{Batch, EndReason, PROGRESS},
     },
     store::{Store, StoreError},
     timestamp::Timestamp,
@@ -188,14 +188,42 @@ impl Subscription {
 
     async fn replay(&mut self, until: u64) -> Result<(), StoreError> {
         let mut frames = self.page(until).await?;
+        frames.retain(|frame| frame.seq <= until);
         if frames.is_empty() {
-            // All went with the session under the reader, or a log without its end: joining again tells which.
+            // All up to there is pruned, or went with the session under the reader: that is told by now.
+            if self.cursor < until {
+                self.tell_hole(self.cursor.saturating_add(1), until);
+            }
             self.cursor = self.cursor.max(until);
             return Ok(());
         }
-        frames.retain(|frame| frame.seq <= until);
-        self.show(Batch::new(frames));
+        self.show_replayed(frames);
         Ok(())
+    }
+
+    /// Shows what was read, and says where something was pruned.
+    fn show_replayed(&mut self, frames: Vec<Frame>) {
+        let mut run: Vec<Frame> = Vec::new();
+        let mut next = self.cursor.saturating_add(1);
+        for frame in frames {
+            if frame.seq > next {
+                self.show(Batch::new(std::mem::take(&mut run)));
+                if matches!(self.phase, Phase::Over) {
+                    return;
+                }
+                self.tell_hole(next, frame.seq - 1);
+            }
+            next = frame.seq.saturating_add(1);
+            run.push(frame);
+        }
+        self.show(Batch::new(run));
+    }
+
+    /// Says that these events are pruned, to who could have wanted them.
+    fn tell_hole(&mut self, from: u64, to: u64) {
+        if misses_progress(&self.filter.types) {
+            self.tell_gap(from, to, "pruned");
+        }
     }
 
     /// Shows the rest of the log of a deleted session to one who was behind. False when there is no more.
@@ -292,6 +320,11 @@ impl Drop for Subscription {
             self.session.tell(Leave { id });
         }
     }
+}
+
+/// True when who asks for types with these prefixes asks for some that may be pruned.
+pub(crate) fn misses_progress(prefixes: &[String]) -> bool {
+    PROGRESS.iter().any(|kind| passes(prefixes, kind))
 }
 
 /// True when an event type has one of the prefixes, or when there are none.

@@ -88,6 +88,15 @@ impl Target {
         matches!(self.place, Place::Sqlite(_))
     }
 
+    /// The size of SQLite's log, in bytes.
+    pub(super) fn log_size(&self) -> u64 {
+        let Place::Sqlite(path) = &self.place else { return 0 };
+        let mut name = path.clone().into_os_string();
+        name.push("-wal");
+        // A log that is not there is empty.
+        std::fs::metadata(name).map_or(0, |data| data.len())
+    }
+
     /// Makes sure that nobody else works on the same SQLite file for as long as the answer lives. Postgres is made to
     /// be shared.
     pub(super) fn lock(&self) -> Result<Option<File>, StoreError> {
@@ -146,14 +155,17 @@ impl Target {
         };
         // The wait comes first, for the others may have to wait. The writer's cache holds the pages of a full batch of
         // as many sessions, which would go to the log twice otherwise; it is taken only as it is needed. The log is
-        // checkpointed every 32 MiB, since hot pages are in it many times, and cut down after a burst.
-        let common = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;";
+        // checkpointed every 32 MiB, since hot pages are in it many times, and cut down after a burst. Whether free pages
+        // can be given back is decided when the first page of a file is written, so it comes before the journal's mode.
+        let common = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;";
         match role {
             Role::Writer => format!(
-                "{common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -6000; \
+                "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; {common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -6000; \
                  PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;"
             ),
-            Role::Reader => format!("{common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;"),
+            Role::Reader => {
+                format!("PRAGMA busy_timeout = 5000; {common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;")
+            }
         }
     }
 

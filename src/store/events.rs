@@ -9,7 +9,10 @@ use super::{
     fault::Fault,
     schema::{event_batches, logs},
 };
-use crate::{ids::SessionKey, protocol::frame::Batch};
+use crate::{
+    ids::SessionKey,
+    protocol::frame::{Batch, seq_of},
+};
 
 /// A row of `event_batches`. JSON holds no raw newline, so one joins the events.
 #[derive(Insertable)]
@@ -91,25 +94,41 @@ fn page(
         .load(connection)?;
     let mut bytes = 0;
     for row in rows {
-        let first = unsigned("event_batches.first_seq", row.first_seq)?;
-        let expected = row.last_seq.saturating_sub(row.first_seq).saturating_add(1);
-        if i64::try_from(row.payload.split('\n').count()).ok() != Some(expected) {
-            return Err(Fault::Row(format!("events {} to {} of {key} are not whole", row.first_seq, row.last_seq)));
-        }
-        for (seq, event) in (first..).zip(row.payload.split('\n')).skip_while(|(seq, _)| *seq <= after) {
+        for event in whole(key, row.first_seq, row.last_seq, &row.payload)? {
+            let (seq, event) = event?;
+            if seq <= after {
+                continue;
+            }
             bytes += event.len();
             if !page.events.is_empty() && (page.events.len() >= limit || bytes > max_bytes) {
                 return Ok(Some(page));
             }
-            debug_assert!(event.starts_with(&format!("{{\"seq\":{seq},")), "{seq}: {event}");
             page.events.push(event.to_owned());
         }
     }
     Ok(Some(page))
 }
 
+/// The events of a row with their numbers, which say for themselves where something was pruned. A row that says
+/// something else than its columns is damaged.
+pub(super) fn whole<'a>(
+    key: &'a str,
+    first_seq: i64,
+    last_seq: i64,
+    payload: &'a str,
+) -> Result<impl Iterator<Item = Result<(u64, &'a str), Fault>>, Fault> {
+    let damaged = move || Fault::Row(format!("events {first_seq} to {last_seq} of {key} are not whole"));
+    let (mut next, last) =
+        (unsigned("event_batches.first_seq", first_seq)?, unsigned("event_batches.last_seq", last_seq)?);
+    Ok(payload.split('\n').map(move |event| {
+        let seq = seq_of(event).filter(|seq| (next..=last).contains(seq)).ok_or_else(damaged)?;
+        next = seq.saturating_add(1);
+        Ok((seq, event))
+    }))
+}
+
 /// The last row that a page needs, found without loading what it does not need.
-fn end_of_page(
+pub(super) fn end_of_page(
     connection: &mut AnyConnection,
     key: &str,
     after: u64,

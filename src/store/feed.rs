@@ -12,6 +12,7 @@ use super::{
     Audience, FeedPage, FeedRow, FeedState, Store, StoreError,
     codec::{parse, unsigned},
     connection::{AnyConnection, at_one_moment, each},
+    events,
     fault::Fault,
     schema::{event_batches, feed_ids, feed_lanes, logs, sessions},
 };
@@ -68,9 +69,9 @@ impl Stored {
     fn read(self) -> Result<FeedRow, Fault> {
         let events: Vec<String> =
             if self.payload.is_empty() { Vec::new() } else { self.payload.split('\n').map(str::to_owned).collect() };
-        let expected = self.last_seq.saturating_sub(self.first_seq).saturating_add(1);
-        if !events.is_empty() && i64::try_from(events.len()).ok() != Some(expected) {
-            return Err(Fault::Row(format!("row {} of the feed is not whole", self.position)));
+        if !events.is_empty() {
+            events::whole(&self.key, self.first_seq, self.last_seq, &self.payload)?
+                .try_for_each(|event| event.map(drop))?;
         }
         Ok(FeedRow {
             lane: self.lane,

@@ -1,7 +1,7 @@
 //! How a writer is doing, for others to see: written by its thread, read by health checks.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -9,6 +9,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Health {
     state: Mutex<HealthState>,
+    /// Jobs that it has taken and not begun.
+    pub(super) backlog: AtomicUsize,
 }
 
 #[derive(Debug, Default)]

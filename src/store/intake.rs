@@ -15,7 +15,7 @@ pub(super) const MAX_BATCH: usize = 256;
 /// Jobs that only report progress, in a transaction that a client waits for.
 const MAX_PATIENT: usize = 64;
 
-/// Jobs that were taken from the channel and are not in a transaction yet. Bounded by the number of live sessions.
+/// Jobs that were taken from the channel and are not in a transaction yet: at most as many as may wait in the channel.
 #[derive(Default)]
 pub(super) struct Intake {
     urgent: VecDeque<Job>,
@@ -31,13 +31,19 @@ impl Intake {
                 None => return false,
             }
         }
-        while let Ok(job) = jobs.try_recv() {
+        while self.len() < jobs.max_capacity() {
+            let Ok(job) = jobs.try_recv() else { break };
             self.sort(job);
         }
         batch.extend(self.urgent.drain(..self.urgent.len().min(MAX_BATCH - MAX_PATIENT)));
         let room = if batch.is_empty() { MAX_BATCH } else { MAX_PATIENT };
         batch.extend(self.patient.drain(..self.patient.len().min(room)));
         true
+    }
+
+    /// Jobs that wait here.
+    pub(super) fn len(&self) -> usize {
+        self.urgent.len() + self.patient.len()
     }
 
     fn sort(&mut self, job: Job) {

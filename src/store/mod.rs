@@ -8,7 +8,8 @@
 //! - An append is a compare-and-set on `(epoch, last_seq)` of its key, in the transaction that appends. When
 //!   somebody else has claimed the key since, it answers [`AppendError::Fenced`] and writes nothing.
 //! - What was acknowledged is on disk (`durability = "full"`) or at least out of this process (`"normal"`).
-//! - The log of a key is never rewritten; a deleted key keeps its last `seq`, so numbering goes on.
+//! - An event is never rewritten. The progress of finished turns may be pruned (`prune.rs`); what stays keeps its bytes
+//!   and its place. A deleted key keeps its last `seq`, so numbering goes on.
 
 mod accounts;
 mod append;
@@ -34,16 +35,19 @@ mod migrate;
 mod page;
 mod pool;
 mod postgres_url;
+mod prune;
 mod records;
+mod retention;
 mod schema;
 mod sessions;
 mod turns;
+mod vacuum;
 mod writer;
 
 use std::{
     fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -61,6 +65,8 @@ pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetU
 pub use deliveries::{AttemptRecord, DeliveryWrite, PendingDelivery};
 pub use endpoints::{EndpointChange, EndpointRecord};
 pub use records::*;
+pub use retention::{PruneStep, Pruned, StoreSize};
+pub use vacuum::{Vacuumed, vacuum};
 
 use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};
@@ -108,6 +114,8 @@ struct Inner {
     ring: Arc<Ring>,
     pool: Arc<Pool>,
     timeout: Duration,
+    /// Jobs that may wait for all writers together.
+    room: usize,
     /// True when other servers may work on the same database.
     shared: bool,
     /// Held until nothing of this store runs any more.
@@ -173,6 +181,7 @@ impl Store {
             ring,
             pool: Pool::new(target, config.readers, timeout),
             timeout,
+            room: config.queue.max(1).saturating_mul(usize::try_from(writers).unwrap_or(1)),
             shared,
             lock: Mutex::new(lock),
         })))
@@ -247,7 +256,15 @@ impl Store {
     pub fn load(&self) -> (usize, usize) {
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting = senders.iter().flat_map(|senders| senders.iter());
-        (waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum(), self.0.pool.in_use())
+        let waiting: usize = waiting.map(|sender| sender.max_capacity() - sender.capacity()).sum();
+        let taken: usize = self.0.health.iter().map(|health| health.backlog.load(Ordering::Relaxed)).sum();
+        (waiting + taken, self.0.pool.in_use())
+    }
+
+    /// True while as many jobs wait for the writers as may: who can be told to come back later should be.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.load().0 >= self.0.room
     }
 
     /// True when other servers may work on the same database.

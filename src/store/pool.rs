@@ -100,6 +100,11 @@ impl Pool {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The database.
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Connections that read now.
     pub(super) fn in_use(&self) -> usize {
         self.size.saturating_sub(self.permits.available_permits())

@@ -311,11 +311,11 @@ pub struct FeedRow {
     pub position: i64,
     /// Whose events.
     pub key: SessionKey,
-    /// The first of them.
+    /// The first of them, or the first of those that were pruned before them.
     pub first_seq: u64,
     /// The last of them.
     pub last_seq: u64,
-    /// Their JSON, in order; none when they went with a deleted session.
+    /// Their JSON, in order, but for what was pruned; none when they went with a deleted session.
     pub events: Vec<String>,
 }
 
@@ -344,7 +344,7 @@ pub struct FeedState {
 /// Events of one key as they were written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct EventPage {
-    /// The events' JSON, in order of `seq`.
+    /// The events' JSON, in order of `seq`, but for what was pruned.
     pub events: Vec<String>,
     /// The oldest event that is kept; `last_seq + 1` when none is.
     pub oldest_seq: u64,

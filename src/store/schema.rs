@@ -98,6 +98,7 @@ diesel::table! {
         rank -> BigInt,
         first_seq -> BigInt,
         steers -> Nullable<Text>,
+        pruned -> Bool,
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use diesel::{RunQueryDsl as _, prelude::*, sql_query};
+use diesel::{RunQueryDsl as _, connection::SimpleConnection as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -24,7 +24,8 @@ use super::{
     feed,
     health::Health,
     intake::{Intake, MAX_BATCH},
-    ledger, merge,
+    ledger, merge, prune,
+    retention::{self, PruneStep, Pruned},
 };
 use crate::{
     agents::ProcessRecord,
@@ -63,6 +64,10 @@ pub(super) enum Write {
     Attempt(Box<AttemptRecord>),
     Redeliver(DeliveryId, Timestamp),
     PurgeDeliveries(Timestamp),
+    SweepSpend(i64),
+    Prune(Box<PruneStep>),
+    GiveBack(u32),
+    EmptyLog,
 }
 
 impl Write {
@@ -71,6 +76,7 @@ impl Write {
         match self {
             Self::Claim(key) | Self::ClaimForRemoval(key) => Some(key),
             Self::Append(append) => Some(&append.key),
+            Self::Prune(step) => Some(&step.key),
             Self::RememberCall(_)
             | Self::SweepIdempotency(_)
             | Self::ProcessStarted(_)
@@ -85,7 +91,10 @@ impl Write {
             | Self::Delivery(_)
             | Self::Attempt(_)
             | Self::Redeliver(..)
-            | Self::PurgeDeliveries(_) => None,
+            | Self::PurgeDeliveries(_)
+            | Self::SweepSpend(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => None,
         }
     }
 }
@@ -101,7 +110,11 @@ impl Write {
             | Self::Attempt(_)
             | Self::SweepAudit(_)
             | Self::Spend(_)
-            | Self::PurgeDeliveries(_) => false,
+            | Self::PurgeDeliveries(_)
+            | Self::SweepSpend(_)
+            | Self::Prune(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => false,
             Self::Claim(_)
             | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
@@ -126,6 +139,7 @@ pub(super) enum Reply {
     Claimed(Option<Box<Claimed>>),
     ClaimedForRemoval(Option<Box<(Claimed, Audience)>>),
     Count(usize),
+    Pruned(Pruned),
 }
 
 impl Reply {
@@ -195,6 +209,7 @@ impl Writer {
     fn work(&mut self, jobs: &mut mpsc::Receiver<Job>, intake: &mut Intake) {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while intake.next(jobs, &mut batch) {
+            self.health.backlog.store(intake.len(), Ordering::Relaxed);
             self.health.begin();
             let begun = Instant::now();
             let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
@@ -209,6 +224,22 @@ impl Writer {
                 // Who no longer waits does not want to know.
                 let _ = reply.send(result);
             }
+            if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
+                self.empty_log();
+            }
+        }
+    }
+
+    /// Writes SQLite's log into the file and cuts it down to nothing. A reader that is in the way is not waited for: the
+    /// log is cut another time.
+    fn empty_log(&mut self) {
+        let Some(AnyConnection::Sqlite(c)) = &mut self.connection else { return };
+        let done =
+            c.batch_execute("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;");
+        if let Err(error) = done {
+            log::debug!("the log of the database was not emptied: {error}");
+            // Whether its patience was set back is not known.
+            self.connection = None;
         }
     }
 
@@ -425,6 +456,11 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
         Write::Spend(_) => Ok(Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
+        Write::SweepSpend(before) => retention::sweep_spend(connection, *before).map(Reply::Count),
+        Write::Prune(step) => prune::step(connection, step).map(Reply::Pruned),
+        Write::GiveBack(pages) => retention::give_back(connection, *pages).map(|()| Reply::Done),
+        // After the commit: a transaction cannot.
+        Write::EmptyLog => Ok(Reply::Done),
         Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
         Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
         Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),

@@ -166,6 +166,7 @@ impl Socket {
                     let (request_id, code) = (self.id.as_str(), error.code.as_str());
                     log::error!(request_id, code; "socket op failed: {}", error.message);
                 }
+                crate::metrics::refused(error.code);
                 json!({"type": "reply", "id": id, "ok": false, "error": error.to_json(self.id.as_str())})
             }
         };

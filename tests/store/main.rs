@@ -14,6 +14,7 @@ mod migrations;
 mod opening;
 mod outage;
 mod records;
+mod retention;
 mod webhooks;
 mod writing;
 
@@ -107,6 +108,12 @@ on_both! {
     accounts::tokens_come_back_and_end,
     accounts::organisations_have_members,
     accounts::the_audit_is_filtered,
+    retention::the_progress_of_a_finished_turn_goes_and_the_rest_stays_as_it_was,
+    retention::who_reads_the_feed_is_told_what_is_pruned,
+    retention::a_session_that_is_deleted_meanwhile_comes_not_back,
+    retention::two_servers_may_prune_at_once,
+    retention::archived_sessions_are_listed_by_when_they_were_touched,
+    retention::the_size_is_told_and_what_is_free_is_given_back,
     accounts::only_what_is_old_leaves_the_audit,
     webhooks::endpoints_come_back_as_they_were_written,
     webhooks::one_server_at_a_time_delivers_to_an_endpoint,

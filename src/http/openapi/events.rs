@@ -11,7 +11,7 @@ fn seq() -> Value {
 }
 
 pub(super) fn describe(doc: &mut Document) {
-    doc.topic("Events", "The log of a session: every fact once, numbered without gaps, stored before it is shown.");
+    doc.topic("Events", "The log of a session: every fact once, numbered without gaps, stored before it is shown. What only told how far a turn had come may be pruned some time after its end.");
     frames::describe(doc);
 
     let id = json!({"anyOf": [seq(), {"type": "null"}]});
@@ -24,6 +24,15 @@ pub(super) fn describe(doc: &mut Document) {
                 "data": {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
                 "first_id": id, "last_id": id,
                 "has_more": {"type": "boolean", "description": "True when there are more in that direction."},
+                "gaps": {
+                    "description": "What was pruned between these events (see `events.keep_deltas`); only where something was.",
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"from": seq(), "to": seq(), "reason": {"type": "string", "const": "pruned"}},
+                        "required": ["from", "to", "reason"],
+                    },
+                },
             },
             "required": ["data", "first_id", "last_id", "has_more"],
         }),

@@ -1,0 +1,3 @@
+DROP INDEX sessions_archived;
+DROP INDEX turns_to_prune;
+ALTER TABLE turns DROP COLUMN pruned;
