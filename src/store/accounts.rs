@@ -9,9 +9,9 @@ use super::{
     codec::{optional_text, parse, parse_optional, text},
     connection::{AnyConnection, at_one_moment, each},
     fault::Fault,
+    job::{Reply, Write},
     page::{Walk, walk},
     schema::{account_state, logins, org_members, orgs, tokens, users},
-    writer::{Reply, Write},
 };
 use crate::{
     ids::TokenId,

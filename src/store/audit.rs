@@ -8,10 +8,10 @@ use super::{
     codec::{from_json, optional_text, parse, parse_optional, text, to_json},
     connection::AnyConnection,
     fault::Fault,
+    job::{Reply, Write},
     merge::MAX_ROWS,
     page::{Walk, walk},
     schema::{audit, audit_horizon},
-    writer::{Reply, Write},
 };
 use crate::{ids::SessionKey, protocol::account::AuditEntry, timestamp::Timestamp};
 

@@ -10,8 +10,8 @@ use super::{
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
+    job::{Reply, Write},
     schema::user_spend,
-    writer::{Reply, Write},
 };
 
 /// What a bound is for.

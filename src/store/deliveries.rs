@@ -9,10 +9,10 @@ use super::{
     codec::{from_name, optional_text, parse, parse_optional, signed, text, to_name, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
+    job::{Reply, Write},
     messages,
     page::{Walk, walk},
     schema::{webhook_deliveries as table, webhook_endpoints},
-    writer::{Reply, Write},
 };
 use crate::{
     ids::{DeliveryId, EndpointId, SessionId, SessionKey, TurnId},

@@ -7,9 +7,9 @@ use super::{
     codec::{from_json, optional_text, parse, signed, text, to_json, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
+    job::{Reply, Write},
     page::{Walk, walk},
     schema::{webhook_deliveries, webhook_endpoints},
-    writer::{Reply, Write},
 };
 use crate::{config::Secret, ids::EndpointId, timestamp::Timestamp};
 

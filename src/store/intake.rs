@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 
-use super::writer::Job;
+use super::job::Job;
 
 /// Jobs in one transaction.
 pub(super) const MAX_BATCH: usize = 256;

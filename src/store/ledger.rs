@@ -9,8 +9,8 @@ use super::{
     codec::{parse_optional, text},
     connection::{AnyConnection, each},
     fault::Fault,
+    job::{Reply, Write},
     schema::{idempotency_keys, processes},
-    writer::{Reply, Write},
 };
 use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
 

@@ -19,10 +19,10 @@ use super::{
     connection::AnyConnection,
     events::BatchRow,
     fault::Fault,
+    job::{Reply, Write, one},
     messages::MessageRow,
     schema::{attachments, event_batches, messages, turns},
     turns::{self as turn_rows, AttachmentsRow, TurnRow},
-    writer::{Reply, Write, one},
 };
 use crate::protocol::account::AuditEntry;
 

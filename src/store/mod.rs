@@ -27,6 +27,7 @@ mod feed;
 mod health;
 mod hot;
 mod intake;
+mod job;
 mod ledger;
 mod memory;
 mod merge;
@@ -72,8 +73,9 @@ use crate::{config::StoreConfig, feed::Ring, ids::SessionKey};
 use connection::{AnyConnection, Role, Target};
 use fault::Fault;
 use health::Health;
+use job::{Job, Reply, Write};
 use pool::Pool;
-use writer::{Job, Reply, Write, Writer};
+use writer::Writer;
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -7,8 +7,8 @@ use super::{
     codec::{parse, unsigned},
     connection::AnyConnection,
     fault::Fault,
+    job::{Reply, Write},
     schema::{event_batches, sessions, turns, user_spend},
-    writer::{Reply, Write},
 };
 use crate::{
     ids::{SessionKey, TurnId},
