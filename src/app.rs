@@ -74,7 +74,8 @@ impl Application {
         .on_connect(move |connection, of_connection: &mut Extensions| {
             of_connection.insert(Held::of(|metrics| metrics.connections.clone()));
             if let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                tune(stream, max_lag);
+                // Later than the session's own judgement, so that a client that wakes up meanwhile is told why.
+                tune(stream, max_lag * 2 + LINGER);
             }
         })
         .listen(listener)?
@@ -91,8 +92,8 @@ impl Application {
     /// Serves until `stop` is ready, then stops in order; `drain` is the gateway's part of it.
     ///
     /// # Errors
-    /// When the server fails.
-    pub async fn run_until_stopped<D: Future<Output = ()>>(
+    /// When the server fails, or `drain` says that something had failed; that is stopped in order all the same.
+    pub async fn run_until_stopped<D: Future<Output = io::Result<()>>>(
         self,
         stop: impl Future<Output = ()>,
         drain: impl FnOnce() -> D,
@@ -103,21 +104,21 @@ impl Application {
             failed = &mut server => return failed.map_err(io::Error::other)?,
             () = stop => {}
         }
-        drain().await;
+        let drained = drain().await;
         self.stopping.cancel();
         handle.stop(true).await;
-        server.await.map_err(io::Error::other)?
+        server.await.map_err(io::Error::other)?.and(drained)
     }
 }
 
 /// Socket options of a connection. Each failure leaves a connection that works, only less well.
-fn tune(stream: &actix_web::rt::net::TcpStream, max_lag: Duration) {
+fn tune(stream: &actix_web::rt::net::TcpStream, patience: Duration) {
     let socket = SockRef::from(stream);
     let set = socket
         .set_tcp_nodelay(true)
         .and_then(|()| socket.set_send_buffer_size(SEND_BUFFER))
         // A stalled client freezes the task that would notice; the kernel ends the connection instead.
-        .and_then(|()| socket.set_tcp_user_timeout(Some(max_lag)));
+        .and_then(|()| socket.set_tcp_user_timeout(Some(patience)));
     if let Err(error) = set {
         log::debug!("socket options: {error}");
     }

@@ -55,6 +55,10 @@ codes! {
     InvalidLimit, "invalid_limit", "invalid_request_error", 400;
     /// `after`, `before`, `around` or `Last-Event-ID` is no cursor.
     InvalidCursor, "invalid_cursor", "invalid_request_error", 400;
+    /// A field asks for what an agent cannot do; `param` names it.
+    UnsupportedParameter, "unsupported_parameter", "invalid_request_error", 400;
+    /// `previous_response_id` names no response.
+    PreviousResponseNotFound, "previous_response_not_found", "invalid_request_error", 400;
     /// Neither text nor attachment.
     MissingText, "missing_text", "invalid_request_error", 400;
     /// An attachment's content is not base64, or its name is empty or too long.
@@ -73,12 +77,16 @@ codes! {
     UnknownAgent, "unknown_agent", "invalid_request_error", 400;
     /// The setting is read at the start only, and cannot change while the server runs.
     SettingNotMutable, "setting_not_mutable", "invalid_request_error", 400;
+    /// A webhook may not be sent to this address; the message says why.
+    UrlNotAllowed, "url_not_allowed", "invalid_request_error", 400;
     /// The primary session cannot be deleted.
     PrimarySession, "primary_session", "invalid_request_error", 400;
     /// Credentials are needed and none came.
     MissingCredentials, "missing_credentials", "authentication_error", 401;
     /// The credentials are wrong, expired or revoked.
     InvalidCredentials, "invalid_credentials", "authentication_error", 401;
+    /// The signature or secret of a webhook is wrong, or the webhook too old.
+    InvalidSignature, "invalid_signature", "authentication_error", 401;
     /// Visible, but somebody else's.
     NotSessionOwner, "not_session_owner", "permission_error", 403;
     /// The credentials lack a scope.
@@ -87,6 +95,8 @@ codes! {
     OriginNotAllowed, "origin_not_allowed", "permission_error", 403;
     /// The `Host` is neither a loopback name nor a configured one.
     HostNotAllowed, "host_not_allowed", "permission_error", 403;
+    /// A webhook addresses a session that its route does not reach, or its route acts for a user who may not.
+    SessionNotAllowed, "session_not_allowed", "permission_error", 403;
     /// No such session, or not visible to the caller.
     SessionNotFound, "session_not_found", "not_found_error", 404;
     /// No such turn in this session.
@@ -95,8 +105,14 @@ codes! {
     MessageNotFound, "message_not_found", "not_found_error", 404;
     /// No such choice in this session.
     ChoiceNotFound, "choice_not_found", "not_found_error", 404;
+    /// No such response.
+    ResponseNotFound, "response_not_found", "not_found_error", 404;
     /// No such token of the caller.
     TokenNotFound, "token_not_found", "not_found_error", 404;
+    /// No such webhook endpoint of the caller.
+    EndpointNotFound, "endpoint_not_found", "not_found_error", 404;
+    /// No such delivery to this webhook endpoint.
+    DeliveryNotFound, "delivery_not_found", "not_found_error", 404;
     /// No such path.
     RouteNotFound, "route_not_found", "not_found_error", 404;
     /// The agent does not offer that model or mode.
@@ -113,6 +129,8 @@ codes! {
     SessionExists, "session_exists", "conflict_error", 409;
     /// The same `Idempotency-Key` came with another request.
     IdempotencyKeyReused, "idempotency_key_reused", "conflict_error", 409;
+    /// The conversation has gone on since the response that `previous_response_id` names.
+    PreviousResponseNotLast, "previous_response_not_last", "conflict_error", 409;
     /// The turn is over.
     TurnNotCancellable, "turn_not_cancellable", "conflict_error", 409;
     /// The turn does not wait any more.
@@ -121,6 +139,10 @@ codes! {
     TurnNotRetryable, "turn_not_retryable", "conflict_error", 409;
     /// The choice is settled.
     ChoiceAlreadyResolved, "choice_already_resolved", "conflict_error", 409;
+    /// The webhook endpoint is disabled; enable it first.
+    EndpointDisabled, "endpoint_disabled", "conflict_error", 409;
+    /// The webhook endpoint comes from the configuration, and is changed there.
+    EndpointConfigured, "endpoint_configured", "conflict_error", 409;
     /// The body is larger than the limit.
     BodyTooLarge, "body_too_large", "invalid_request_error", 413;
     /// The text has more than 1 048 576 characters.
@@ -139,8 +161,12 @@ codes! {
     TooManySubscribers, "too_many_subscribers", "rate_limit_error", 429;
     /// Too many sessions are live, or the caller has too many.
     TooManySessions, "too_many_sessions", "rate_limit_error", 429;
+    /// The caller has too many webhook endpoints.
+    TooManyEndpoints, "too_many_endpoints", "rate_limit_error", 429;
     /// A fault of ours; the log has it under the request id.
     Internal, "internal", "internal_error", 500;
+    /// What is stored of the session cannot be read. It can be deleted with `?force=true`, which needs none of it.
+    SessionUnreadable, "session_unreadable", "internal_error", 500;
     /// The agent failed.
     AgentError, "agent_error", "agent_error", 502;
     /// The agent cannot be started: the message says what to do.
@@ -178,6 +204,7 @@ impl ApiError {
             | Code::BudgetExceeded
             | Code::TooManySubscribers
             | Code::TooManySessions
+            | Code::TooManyEndpoints
             | Code::StoreUnavailable
             | Code::Overloaded => Some(1),
             Code::ShuttingDown => Some(5),

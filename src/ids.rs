@@ -98,6 +98,15 @@ id!(
     AuditId, AuditPrefix, "aud"
 );
 
+id!(
+    /// One address that is told of events.
+    EndpointId, EndpointPrefix, "whe"
+);
+id!(
+    /// One delivery to such an address: the `webhook-id` of all its attempts.
+    DeliveryId, DeliveryPrefix, "msg"
+);
+
 /// The longest session key, in characters.
 pub const MAX_KEY_LENGTH: usize = 200;
 

@@ -10,6 +10,7 @@
 //! - [`session`]: one actor a live session: queue, turns, choices, event log, streams.
 //! - [`agents`]: what runs behind a session, each kind behind one trait; processes and their end.
 //! - [`store`]: everything that must survive, in SQLite or Postgres.
+//! - [`watchdog`]: panics are counted and told; tasks that must not end are started again.
 //! - [`config`], [`cli`], [`server`], [`app`]: how it is set up, called, put together, started and stopped.
 //!
 //! Dependencies point one way: `http, ws → gateway → {access, supervisor} → session → {agents, store} → protocol → ids`.
@@ -40,4 +41,6 @@ pub mod store;
 pub mod supervisor;
 pub mod timestamp;
 pub mod tls;
+pub mod watchdog;
+pub mod webhooks;
 pub mod ws;

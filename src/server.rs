@@ -10,7 +10,9 @@ use std::{
 };
 
 use actix::Actor as _;
+use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Deed},
@@ -20,10 +22,12 @@ use crate::{
     directory::Directory,
     gateway::{Gateway, Principal},
     ids::SessionKey,
-    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings},
+    session::{Deps, Effective, admission::Admission, budget::day_of, day_sums::DaySums, env::Settings, workspace},
     store::{AccountChange, Store, StoreError},
     supervisor::{DrainAll, Recover, Supervisor},
     timestamp::Timestamp,
+    watchdog,
+    webhooks::{inbound::Routes, outbound::Outbound},
 };
 
 /// How often calls that are older than a day are forgotten.
@@ -39,8 +43,10 @@ const SPENDING: std::time::Duration = std::time::Duration::from_secs(2);
 pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     let mut config = config;
     crate::metrics::install().map_err(StartError::Failed)?;
+    watchdog::watch_panics();
     config.store.url = Some(config.database_url());
     let failed = |error: &dyn std::fmt::Display| StartError::Failed(error.to_string());
+    let routes = Routes::new(&config, &|name| std::env::var(name).ok()).map_err(StartError::Configuration)?;
     let store = Store::open(&config.store).map_err(|error| failed(&error))?;
     let registry = Registry::new(&config).map_err(StartError::Failed)?;
     actix::System::new().block_on(async move {
@@ -49,7 +55,14 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
         if access.book().is_open() && !address.ip().is_loopback() {
             return Err(StartError::Open(address));
         }
-        serve(config, listener, store, registry, Arc::new(access), ready).await.map_err(|error| failed(&error))
+        if let Some(route) = routes.iter().find(|route| !access.book().may_act(&route.owner)) {
+            let (name, owner) = (&route.name, &route.owner);
+            let advice = format!("make it with `greenroom user create {owner}`, or enable it");
+            let line = format!("webhooks.{name}.owner: there is no user {owner} who may act; {advice}");
+            return Err(StartError::Configuration(line));
+        }
+        let rooms = Rooms { store, registry, access: Arc::new(access), routes: Arc::new(routes) };
+        serve(config, listener, rooms, ready).await.map_err(|error| failed(&error))
     })
 }
 
@@ -62,31 +75,45 @@ pub enum StartError {
          out; make one with `greenroom token create --user NAME`, or use 127.0.0.1 or [::1]"
     )]
     Open(std::net::SocketAddr),
+    /// What only the start can tell of the configuration.
+    #[error("configuration: {0}")]
+    Configuration(String),
     /// One line.
     #[error("{0}")]
     Failed(String),
 }
 
-async fn serve(
-    config: Config,
-    listener: TcpListener,
+/// What is open before the server is.
+struct Rooms {
     store: Store,
     registry: Registry,
     access: Arc<Access>,
-    ready: impl FnOnce(bool),
-) -> io::Result<()> {
+    routes: Arc<Routes>,
+}
+
+async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl FnOnce(bool)) -> io::Result<()> {
+    let Rooms { store, registry, access, routes } = rooms;
     // Taken before anything else can be interrupted, so that no signal is lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    sweep_processes(&store).await;
+    // A limit on the size of files (`ulimit -f`) is then an error of the write, as a full disk is, and not the end of
+    // the process. Being taken is all that it needs.
+    let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
+    let home = home(&config);
+    sweep_processes(&store, &home).await;
+    workspace::sweep_calls(&config);
     let settings = settings(&config);
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.
     day_sums.add(&store.spent_since(day_of(Timestamp::now())).await.map_err(io::Error::other)?);
+    let outbound = Outbound::open(store.clone(), Arc::clone(&access), &config, routes.replies())
+        .await
+        .map_err(io::Error::other)?;
     let deps = Arc::new(Deps {
         day_sums,
+        outbound: outbound.clone(),
         pool: Pool::new(config.pool.max_processes),
         admission: Admission::new(config.pool.max_running),
-        ledger: Arc::new(StoredLedger(store.clone())),
+        ledger: Arc::new(StoredLedger { store: store.clone(), home: home.clone() }),
         access: Arc::clone(&access),
         store: store.clone(),
         registry: registry.clone(),
@@ -95,27 +122,57 @@ async fn serve(
     let memory = config.pool.max_memory.map(|limit| limit.bytes() as u64).or_else(process::memory::half_of_machine);
     if let Some(limit) = memory {
         let pool = deps.pool.clone();
-        actix::spawn(async move { pool.keep_below(limit).await });
+        actix::spawn(watchdog::keep("memory", move || {
+            let pool = pool.clone();
+            async move { pool.keep_below(limit).await }
+        }));
     }
     let ledger = Arc::clone(&deps.ledger);
     let arbiters = Supervisor::arbiters();
     let handles = arbiters.iter().map(actix::Arbiter::handle).collect();
     let directory = Directory::default();
-    let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone()).start();
+    // Cancelled when the supervisor is gone, which without a stop only a panic can bring about.
+    let sessions_gone = CancellationToken::new();
+    let supervisor = Supervisor::new(Arc::clone(&deps), handles, directory.clone(), sessions_gone.clone()).start();
     let shared = Arc::clone(&deps);
-    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access));
+    let gateway = Gateway::new(supervisor.clone(), directory, deps, Arc::clone(&access), routes);
     let application = Application::build(Arc::new(config.clone()), listener, gateway.clone())?;
     ready(access.book().is_open());
-    actix::spawn(watch_accounts(gateway.clone()));
-    actix::spawn(take_up(supervisor.clone(), gateway.clone(), config.session.primary.clone()));
-    actix::spawn(async move { registry.refresh(ledger).await });
-    actix::spawn(retain(gateway.clone()));
-    actix::spawn(keep_house(store.clone(), Arc::clone(&access), config.audit.keep.map(|keep| keep.0)));
+    actix::spawn(watchdog::keep("accounts", {
+        let gateway = gateway.clone();
+        move || watch_accounts(gateway.clone())
+    }));
+    actix::spawn(watchdog::keep("recovery", {
+        let (supervisor, gateway, primary) = (supervisor.clone(), gateway.clone(), config.session.primary.clone());
+        move || take_up(supervisor.clone(), gateway.clone(), primary.clone())
+    }));
+    actix::spawn(watchdog::keep("agents", move || {
+        let (registry, ledger) = (registry.clone(), Arc::clone(&ledger));
+        async move { registry.refresh(ledger).await }
+    }));
+    actix::spawn(watchdog::keep("housekeeping", {
+        let (store, access) = (store.clone(), Arc::clone(&access));
+        let keep = config.audit.keep.map(|keep| keep.0);
+        move || keep_house(store.clone(), Arc::clone(&access), keep)
+    }));
+    actix::spawn(watchdog::keep("retention", {
+        let gateway = gateway.clone();
+        move || retain(gateway.clone())
+    }));
     if store.is_shared() {
-        actix::spawn(follow_spending(Arc::clone(&shared)));
+        actix::spawn(watchdog::keep("spending", move || follow_spending(Arc::clone(&shared))));
     }
+    let delivering = actix::spawn(watchdog::keep("webhooks", {
+        let outbound = outbound.clone();
+        move || outbound.clone().run()
+    }));
+    let failed = sessions_gone.clone();
     let stop = async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+            () = failed.cancelled() => log::error!("the supervisor of sessions is gone: the server stops"),
+        }
         log::info!("stopping: no new turns; running ones may take a moment (a second signal stops at once)");
         actix::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -126,13 +183,23 @@ async fn serve(
     let drain = || async move {
         let grace = gateway.config().shutdown.grace.0;
         gateway.begin_draining();
+        let failed = sessions_gone.is_cancelled();
         if supervisor.send(DrainAll { grace }).await.is_err() {
             log::error!("the sessions could not be stopped in order: their supervisor is gone");
+        }
+        if failed {
+            Err(io::Error::other("a fault inside; the log says what, and a new start takes all up again"))
+        } else {
+            Ok(())
         }
     };
     let result = application.run_until_stopped(stop, drain).await;
     for arbiter in &arbiters {
         arbiter.stop();
+    }
+    outbound.stop();
+    if delivering.await.is_err() {
+        log::error!("webhooks were not stopped in order");
     }
     access.note_uses().await;
     access.audit.flush().await;
@@ -194,16 +261,16 @@ async fn watch_accounts(gateway: Gateway) {
 }
 
 /// Kills agent processes that an earlier run left behind.
-async fn sweep_processes(store: &Store) {
-    let left = match store.processes().await {
-        Ok(left) if left.is_empty() => return,
-        Ok(left) => left,
-        Err(error) => return log::error!(error:% = error; "processes of an earlier run could not be looked up"),
-    };
-    let groups = left.clone();
-    let killed = tokio::task::spawn_blocking(move || process::sweep(&groups)).await.unwrap_or(0);
-    if killed > 0 {
-        log::warn!(groups = killed; "agent processes of an earlier run were still there and were killed");
+async fn sweep_processes(store: &Store, home: &str) {
+    let left = store.processes().await.unwrap_or_else(|error| {
+        log::error!(error:% = error; "processes of an earlier run could not be looked up");
+        Vec::new()
+    });
+    let (groups, home) = (left.clone(), home.to_owned());
+    let killed = move || (process::sweep(&groups), process::sweep_unrecorded(&home));
+    let (groups, more) = tokio::task::spawn_blocking(killed).await.unwrap_or((0, 0));
+    if groups > 0 || more > 0 {
+        log::warn!(groups, more; "agent processes of an earlier run were still there and were killed");
     }
     for process in left {
         strike_out(store, process.pgid).await;
@@ -271,12 +338,31 @@ async fn keep_house(store: Store, access: Arc<Access>, keep_audit: Option<std::t
     }
 }
 
+/// What the markers of this server's agent processes begin with: the same for each start on the same data, and another
+/// for any other server. A copy of the database is another one.
+fn home(config: &Config) -> String {
+    let url = config.database_url();
+    let file = url.expose().strip_prefix("sqlite:").map(|path| std::path::absolute(path).unwrap_or_default());
+    let database = file.map_or_else(|| url.expose().to_owned(), |file| file.display().to_string());
+    let folder = std::path::absolute(config.data_dir()).unwrap_or_default();
+    let hash = Sha256::digest(format!("{database}\n{}", folder.display()));
+    let hex: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{hex}.")
+}
+
 /// Records process groups in the store, beside whoever starts and ends them.
-struct StoredLedger(Store);
+struct StoredLedger {
+    store: Store,
+    home: String,
+}
 
 impl ProcessLedger for StoredLedger {
+    fn home(&self) -> &str {
+        &self.home
+    }
+
     fn started(&self, process: ProcessRecord) {
-        let store = self.0.clone();
+        let store = self.store.clone();
         tokio::spawn(async move {
             let pgid = process.pgid;
             if let Err(error) = store.process_started(process).await {
@@ -286,7 +372,7 @@ impl ProcessLedger for StoredLedger {
     }
 
     fn ended(&self, pgid: i32) {
-        let store = self.0.clone();
+        let store = self.store.clone();
         tokio::spawn(async move { strike_out(&store, pgid).await });
     }
 }

@@ -15,6 +15,7 @@ use actix::{
     WrapFuture as _,
 };
 use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     directory::Directory,
@@ -28,12 +29,15 @@ use crate::{
         recovery,
     },
     store::{Claimed, StoreError},
+    watchdog,
 };
 
 /// Crashes of one session in [`CRASH_WINDOW`] after which it is left alone for the rest of it.
 const CRASH_BUDGET: usize = 3;
 /// The window of the crash budget.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
+/// The first and the longest pause before a session with unfinished turns that could not be opened is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Sessions that are taken up at once at the server's start.
 const RECOVER_AT_ONCE: usize = 64;
 
@@ -98,14 +102,20 @@ pub struct Supervisor {
     crashes: HashMap<SessionKey, Vec<Instant>>,
     /// Keys whose last actor crashed: the reason for the turn that it left.
     crashed: HashMap<SessionKey, Fate>,
+    /// Sessions with unfinished turns that could not be opened, with the pause before the next try: somebody must run
+    /// them also when nobody asks for them.
+    owed: HashMap<SessionKey, Duration>,
     recovered: bool,
     draining: bool,
+    /// Tells the server when this actor is gone.
+    _gone: DropGuard,
 }
 
 impl Supervisor {
-    /// A supervisor that spreads sessions over these arbiters and lists them in `directory`.
+    /// A supervisor that spreads sessions over these arbiters and lists them in `directory`. `gone` is cancelled when it
+    /// ends, however that comes about.
     #[must_use]
-    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>, directory: Directory) -> Self {
+    pub fn new(deps: Arc<Deps>, arbiters: Vec<ArbiterHandle>, directory: Directory, gone: CancellationToken) -> Self {
         Self {
             deps,
             arbiters,
@@ -114,8 +124,10 @@ impl Supervisor {
             next_incarnation: 0,
             crashes: HashMap::new(),
             crashed: HashMap::new(),
+            owed: HashMap::new(),
             recovered: false,
             draining: false,
+            _gone: gone.drop_guard(),
         }
     }
 
@@ -166,8 +178,19 @@ impl Supervisor {
 
     fn opened(&mut self, key: SessionKey, loaded: Result<Loaded, StoreError>, ctx: &mut Context<Self>) {
         let Some(Entry::Opening(waiting)) = self.sessions.remove(&key) else { return };
+        let owed = waiting.is_empty() || self.owed.contains_key(&key);
         let answer = match loaded {
-            Err(error) => Err(ApiError::from(error)),
+            // It will not do better when it is tried again.
+            Err(error @ (StoreError::Corrupt(_) | StoreError::Setup(_))) => {
+                self.owed.remove(&key);
+                Err(unreadable(&key, error))
+            }
+            Err(error) => {
+                if owed {
+                    self.owe(key.clone(), ctx);
+                }
+                Err(ApiError::from(error))
+            }
             // A session that is not there gets an actor only for somebody who is about to make it.
             Ok(loaded) if loaded.state.is_none() && !waiting.iter().any(|(create, _)| *create) => Ok(None),
             Ok(loaded) => Ok(Some((loaded.state.is_some(), self.start(key, loaded, ctx)))),
@@ -183,7 +206,24 @@ impl Supervisor {
         }
     }
 
+    /// Opens a session later, whether anybody asks for it or not.
+    fn owe(&mut self, key: SessionKey, ctx: &mut Context<Self>) {
+        let pause = self.owed.get(&key).map_or(RETRY.0, |last| (*last * 2).min(RETRY.1));
+        self.owed.insert(key.clone(), pause);
+        ctx.run_later(pause, move |actor, ctx| {
+            let open = actor.draining || actor.live(&key).is_some() || actor.sessions.contains_key(&key);
+            if open || !actor.owed.contains_key(&key) {
+                actor.owed.remove(&key);
+                return;
+            }
+            watchdog::acted("session_retried");
+            actor.sessions.insert(key.clone(), Entry::Opening(Vec::new()));
+            actor.open(key, ctx);
+        });
+    }
+
     fn start(&mut self, key: SessionKey, loaded: Loaded, ctx: &mut Context<Self>) -> SessionHandle {
+        self.owed.remove(&key);
         self.next_incarnation += 1;
         let incarnation = self.next_incarnation;
         let recover = if self.crashed.remove(&key).is_some() { "session_crashed" } else { "server_restart" };
@@ -351,11 +391,28 @@ impl Handler<Recover> for Supervisor {
             while let Some((key, found)) = futures_util::StreamExt::next(&mut opening).await {
                 if let Ok(Err(error)) = found {
                     log::error!(session:% = key, error:% = error; "a session could not be taken up again");
+                    if error.code != Code::SessionUnreadable {
+                        // Without the supervisor nobody is left to try again.
+                        let _ = me.send(Owe(key)).await;
+                    }
                 }
             }
             let _ = me.send(Recovered).await;
             Ok(count)
         })
+    }
+}
+
+/// A session with unfinished turns could not be opened: try again later.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Owe(SessionKey);
+
+impl Handler<Owe> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Owe(key): Owe, ctx: &mut Self::Context) {
+        self.owe(key, ctx);
     }
 }
 
@@ -385,6 +442,18 @@ impl Handler<DrainAll> for Supervisor {
             futures_util::future::join_all(drains).await;
         })
     }
+}
+
+/// What is told of a session that cannot be loaded; the log has what is wrong with it.
+#[must_use]
+pub fn unreadable(key: &SessionKey, error: StoreError) -> ApiError {
+    if !matches!(error, StoreError::Corrupt(_)) {
+        return error.into();
+    }
+    log::error!(session:% = key, cause:% = error; "a session cannot be read");
+    let message =
+        "What is stored of this session cannot be read. It can be deleted with ?force=true; no other is touched.";
+    ApiError::new(Code::SessionUnreadable, message).with("key", key.as_str())
 }
 
 fn shutting_down() -> ApiError {

@@ -1,6 +1,6 @@
 //! The audit's way to the disk: entries go out in batches right after what they report, and cost their callers no wait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use tokio::sync::{
@@ -8,12 +8,13 @@ use tokio::sync::{
     oneshot,
 };
 
-use super::{Principal, Via};
+use super::Principal;
 use crate::{
     ids::SessionKey,
     protocol::account::AuditEntry,
     store::{Store, StoreError},
     timestamp::Timestamp,
+    watchdog,
 };
 
 /// Entries that may wait to be written.
@@ -45,10 +46,7 @@ impl Deed<'_> {
             id: uuid::Uuid::now_v7().into(),
             at: Timestamp::now(),
             actor: who.user.clone(),
-            token_id: match who.via {
-                Via::Open => None,
-                Via::Token(id, _) | Via::Cookie(id, _) => Some(id),
-            },
+            token_id: who.via.token(),
             action: self.action.to_owned(),
             session: self.session.cloned(),
             owner: self.owner.to_owned(),
@@ -75,7 +73,11 @@ impl Audit {
     #[must_use]
     pub fn start(store: Store) -> Self {
         let (sender, jobs) = mpsc::channel(WAITING);
-        tokio::spawn(write_all(store, jobs));
+        let jobs = Arc::new(tokio::sync::Mutex::new(jobs));
+        tokio::spawn(watchdog::keep("audit", move || {
+            let (store, jobs) = (store.clone(), Arc::clone(&jobs));
+            async move { write_all(store, &mut *jobs.lock().await).await }
+        }));
         Self(sender)
     }
 
@@ -108,7 +110,7 @@ fn lost(entry: &AuditEntry) {
     log::error!(entry; "an entry of the audit could not be stored");
 }
 
-async fn write_all(store: Store, mut jobs: mpsc::Receiver<Job>) {
+async fn write_all(store: Store, jobs: &mut mpsc::Receiver<Job>) {
     let mut batch = Vec::with_capacity(BATCH);
     while jobs.recv_many(&mut batch, BATCH).await > 0 {
         let (mut entries, mut waiting) = (Vec::new(), Vec::new());

@@ -8,13 +8,13 @@ use std::{
     },
 };
 
-use super::{Principal, Via};
+use super::{Principal, Via, principal::is_seen_by};
 use crate::{
     error::{ApiError, Code},
     ids::TokenId,
     protocol::account::Scope,
     secret::SecretHash,
-    store::Accounts,
+    store::{Accounts, Audience},
     timestamp::Timestamp,
 };
 
@@ -63,14 +63,26 @@ pub struct Book {
     drawers: HashMap<u64, Vec<Entry>>,
     used: HashMap<TokenId, Arc<Used>>,
     orgs: BTreeSet<String>,
+    /// Users who may act.
+    users: HashSet<String>,
+    people: HashMap<String, Person>,
+    disabled: HashSet<String>,
+}
+
+/// What a user may see while it does not call.
+#[derive(Debug, Default)]
+struct Person {
+    orgs: Vec<String>,
+    /// Until when it has credentials of an admin.
+    admin_until: Option<Timestamp>,
 }
 
 impl Book {
     /// The book of these accounts.
     #[must_use]
     pub fn new(accounts: Accounts) -> Self {
-        let disabled: HashSet<String> =
-            accounts.users.into_iter().filter(|user| user.disabled).map(|user| user.name).collect();
+        let (disabled, users): (Vec<_>, Vec<_>) = accounts.users.into_iter().partition(|user| user.disabled);
+        let disabled: HashSet<String> = disabled.into_iter().map(|user| user.name).collect();
         let mut orgs_of: HashMap<String, Vec<String>> = HashMap::new();
         for (org, user) in accounts.members {
             orgs_of.entry(user).or_default().push(org);
@@ -81,6 +93,12 @@ impl Book {
             drawers: HashMap::new(),
             used: HashMap::new(),
             orgs: accounts.orgs.into_iter().collect(),
+            people: orgs_of
+                .iter()
+                .map(|(user, orgs)| (user.clone(), Person { orgs: orgs.clone(), ..Person::default() }))
+                .collect(),
+            disabled: HashSet::new(),
+            users: users.into_iter().map(|user| user.name).collect(),
         };
         let taken = accounts.tokens.into_iter().filter(|(_, token)| !disabled.contains(&token.user));
         let tokens: HashMap<TokenId, _> = taken.map(|(hash, token)| (token.id, (hash, token))).collect();
@@ -88,6 +106,10 @@ impl Book {
             let last = token.last_used_at.map_or(0, |at| at.0);
             let used = Arc::new(Used { at: last.into(), written: last.into() });
             book.used.insert(token.id, Arc::clone(&used));
+            if token.scopes.contains(&Scope::Admin) {
+                let person = book.people.entry(token.user.clone()).or_default();
+                person.admin_until = person.admin_until.max(Some(token.expires_at.unwrap_or(Timestamp(i64::MAX))));
+            }
             let entry = |hash: SecretHash, cookie, expires_at| Entry {
                 hash,
                 cookie,
@@ -104,7 +126,25 @@ impl Book {
                 book.drawers.entry(login.hash.drawer()).or_default().push(entry(login.hash, true, Some(end)));
             }
         }
+        book.disabled = disabled;
         book
+    }
+
+    /// Whether a user may see a session while it does not call: as whoever it is, or with `as_admin` as an admin, while it
+    /// has credentials of one. A user who is disabled sees nothing.
+    #[must_use]
+    pub fn follows(&self, user: &str, as_admin: bool, audience: &Audience, now: Timestamp) -> bool {
+        if self.disabled.contains(user) {
+            return false;
+        }
+        let person = self.people.get(user);
+        let is_admin = match self.open {
+            true => user == Principal::LOCAL,
+            false => person.and_then(|person| person.admin_until).is_some_and(|end| end > now),
+        };
+        let orgs = person.map_or(&[][..], |person| person.orgs.as_slice());
+        (as_admin && is_admin)
+            || is_seen_by(user, orgs, &audience.owner, audience.visibility, audience.org_id.as_deref())
     }
 
     /// Raised by every change.
@@ -123,6 +163,12 @@ impl Book {
     #[must_use]
     pub fn has_org(&self, name: &str) -> bool {
         self.orgs.contains(name)
+    }
+
+    /// True when something may be done for that user: it is there and not disabled, or is `local`, whom every server has.
+    #[must_use]
+    pub fn may_act(&self, user: &str) -> bool {
+        user == Principal::LOCAL || self.users.contains(user)
     }
 
     fn find(&self, hash: SecretHash, cookie: bool, now: Timestamp) -> Option<&Entry> {
@@ -148,6 +194,8 @@ impl Book {
         let entry = match who.via {
             Via::Open if self.open => return Ok(who.clone()),
             Via::Open => return Err(missing()),
+            Via::Webhook if self.may_act(&who.user) => return Ok(who.clone()),
+            Via::Webhook => return Err(invalid()),
             Via::Token(_, hash) => self.find(hash, false, now),
             Via::Cookie(_, hash) => self.find(hash, true, now),
         };
@@ -190,7 +238,10 @@ mod tests {
     use super::*;
     use crate::{
         ids::UserId,
-        protocol::account::{Token, User},
+        protocol::{
+            Visibility,
+            account::{Token, User},
+        },
         store::LoginRecord,
     };
 
@@ -244,6 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn a_user_sees_while_it_does_not_call_what_it_sees_otherwise() {
+        let mut accounts = accounts();
+        accounts.tokens[2].1.scopes = vec![Scope::Admin];
+        let book = Book::new(accounts);
+        let of = |owner: &str, visibility, org: Option<&str>| Audience {
+            owner: owner.into(),
+            visibility,
+            org_id: org.map(Into::into),
+        };
+        let private = of("carol", Visibility::Private, None);
+        let sees =
+            |user: &str, as_admin, audience: &Audience, now| book.follows(user, as_admin, audience, Timestamp(now));
+        assert!(sees("carol", false, &private, 1) && !sees("alice", false, &private, 1));
+        assert!(sees("alice", true, &private, 99) && !sees("alice", true, &private, 100), "as long as the token lasts");
+        assert!(!sees("dave", true, &private, 1), "no admin");
+        assert!(sees("alice", false, &of("carol", Visibility::Org, Some("acme")), 1));
+        assert!(!sees("dave", false, &of("carol", Visibility::Org, Some("acme")), 1));
+        assert!(sees("dave", false, &of("carol", Visibility::Public, None), 1));
+        assert!(!sees("bob", false, &of("bob", Visibility::Public, None), 1), "disabled");
+        let open = Book::new(Accounts::default());
+        assert!(
+            open.follows("local", true, &private, Timestamp(1)) && !open.follows("alice", true, &private, Timestamp(1))
+        );
+    }
+
+    #[test]
     fn callers_are_known_again_until_their_credentials_end() {
         let now = Timestamp(1);
         let open = Book::new(Accounts::default());
@@ -254,6 +331,9 @@ mod tests {
         let alice = book.caller("grc_a", true, now).unwrap();
         assert_eq!(book.renew(&alice, now), Ok(alice.clone()));
         assert_eq!(book.renew(&alice, Timestamp(50)).unwrap_err().code, Code::InvalidCredentials);
+        let hook = |user: &str| book.renew(&Principal::webhook(user, None), now).map_err(|error| error.code);
+        assert!(hook("alice").is_ok() && hook("local").is_ok());
+        assert_eq!((hook("bob"), hook("eve")), (Err(Code::InvalidCredentials), Err(Code::InvalidCredentials)));
         let gone = Book::new(Accounts { tokens: Vec::new(), ..accounts() });
         assert_eq!(gone.renew(&alice, now).unwrap_err().code, Code::InvalidCredentials);
         assert!(!gone.is_open(), "the door stays closed");

@@ -29,6 +29,8 @@ pub struct Principal {
 pub enum Via {
     /// Nothing: open mode.
     Open,
+    /// The signature of a webhook, whose route acts for a user.
+    Webhook,
     /// A token.
     Token(TokenId, SecretHash),
     /// The cookie of a login, which stands for a token.
@@ -40,7 +42,7 @@ impl Via {
     #[must_use]
     pub const fn token(self) -> Option<TokenId> {
         match self {
-            Self::Open => None,
+            Self::Open | Self::Webhook => None,
             Self::Token(id, _) | Self::Cookie(id, _) => Some(id),
         }
     }
@@ -66,6 +68,12 @@ impl Principal {
     #[must_use]
     pub fn server() -> Self {
         Self { user: "greenroom".into(), ..Self::local() }
+    }
+
+    /// A route for webhooks that acts for a user: with its sessions, and never with more than those.
+    #[must_use]
+    pub fn webhook(user: &str, ip: Option<IpAddr>) -> Self {
+        Self { user: user.into(), scopes: vec![Scope::Read, Scope::Write], orgs: Vec::new(), via: Via::Webhook, ip }
     }
 
     /// True with scope `admin`.
@@ -99,12 +107,22 @@ impl Principal {
     }
 
     fn sees(&self, owner: &str, visibility: Visibility, org_id: Option<&str>) -> bool {
-        self.is_admin()
-            || owner == self.user
-            || match visibility {
-                Visibility::Private => false,
-                Visibility::Org => org_id.is_some_and(|org| self.orgs.iter().any(|own| own == org)),
-                Visibility::Public => true,
-            }
+        self.is_admin() || is_seen_by(&self.user, &self.orgs, owner, visibility, org_id)
     }
+}
+
+/// True when a user of these organisations, who is no admin, sees a session.
+pub(super) fn is_seen_by(
+    user: &str,
+    orgs: &[String],
+    owner: &str,
+    visibility: Visibility,
+    org_id: Option<&str>,
+) -> bool {
+    owner == user
+        || match visibility {
+            Visibility::Private => false,
+            Visibility::Org => org_id.is_some_and(|org| orgs.iter().any(|own| own == org)),
+            Visibility::Public => true,
+        }
 }

@@ -151,6 +151,11 @@ pub trait ProcessLedger: Send + Sync {
     fn started(&self, process: ProcessRecord);
     /// The group is gone.
     fn ended(&self, pgid: i32);
+    /// What the markers of all its processes begin with, so that those can be found whose record a crash forestalled.
+    /// Empty where nobody looks for them.
+    fn home(&self) -> &str {
+        ""
+    }
 }
 
 /// A process group as recorded in the store. Process ids are used again by the system, so the start time of the

@@ -38,7 +38,8 @@ struct Seats {
 }
 
 struct Seat {
-    owner: Recipient<ReleaseAgent>,
+    /// Who is asked to let go; none for one that is never idle.
+    owner: Option<Recipient<ReleaseAgent>>,
     /// Since when nothing runs on it; none while something does.
     idle_since: Option<Instant>,
     asked: bool,
@@ -62,11 +63,12 @@ impl Pool {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place. `owner` is asked to let go when others wait and its agent is idle.
+    /// Waits for a place. `owner` is asked to let go when others wait and its agent is idle; one that lets go as soon as
+    /// nothing runs needs none.
     ///
     /// # Errors
     /// Only when the pool is closed, which it never is while the server runs.
-    pub async fn acquire(&self, owner: Recipient<ReleaseAgent>) -> Result<Lease, tokio::sync::AcquireError> {
+    pub async fn acquire(&self, owner: Option<Recipient<ReleaseAgent>>) -> Result<Lease, tokio::sync::AcquireError> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => place,
             Err(_full) => {
@@ -120,7 +122,9 @@ impl Pool {
         if let Some((_, seat)) = longest {
             seat.asked = true;
             // A notice about lifecycle: it must not be lost to a full mailbox.
-            seat.owner.do_send(ReleaseAgent);
+            if let Some(owner) = &seat.owner {
+                owner.do_send(ReleaseAgent);
+            }
             return true;
         }
         false
@@ -200,15 +204,15 @@ mod tests {
         let (asked, mut heard) = mpsc::unbounded_channel();
         let owner = |name| Owner(asked.clone(), name).start().recipient();
         let pool = Pool::new(3);
-        let works = pool.acquire(owner("works")).await.unwrap();
-        let older = pool.acquire(owner("older")).await.unwrap();
-        let newer = pool.acquire(owner("newer")).await.unwrap();
+        let works = pool.acquire(Some(owner("works"))).await.unwrap();
+        let older = pool.acquire(Some(owner("older"))).await.unwrap();
+        let newer = pool.acquire(Some(owner("newer"))).await.unwrap();
         older.idle();
         newer.idle();
         assert_eq!(pool.in_use(), 3);
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner("waits"));
-            async move { pool.acquire(owner).await.unwrap() }
+            async move { pool.acquire(Some(owner)).await.unwrap() }
         });
         assert_eq!(heard.recv().await, Some("older"));
         drop(older);
@@ -218,7 +222,7 @@ mod tests {
         newer.busy();
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner("last"));
-            async move { pool.acquire(owner).await.unwrap() }
+            async move { pool.acquire(Some(owner)).await.unwrap() }
         });
         tokio::task::yield_now().await;
         works.idle();
@@ -234,17 +238,17 @@ mod tests {
         let (asked, _heard) = mpsc::unbounded_channel();
         let owner = || Owner(asked.clone(), "x").start().recipient();
         let pool = Pool::new(1);
-        let only = pool.acquire(owner()).await.unwrap();
+        let only = pool.acquire(Some(owner())).await.unwrap();
         let waits = actix::spawn({
             let (pool, owner) = (pool.clone(), owner());
-            async move { pool.acquire(owner).await.map(drop) }
+            async move { pool.acquire(Some(owner)).await.map(drop) }
         });
         tokio::task::yield_now().await;
         waits.abort();
         assert!(waits.await.is_err());
         assert_eq!(pool.seats().waiting, 0);
         drop(only);
-        assert!(pool.acquire(owner()).await.is_ok());
+        assert!(pool.acquire(Some(owner())).await.is_ok());
     }
 
     #[actix::test]
@@ -252,8 +256,8 @@ mod tests {
         let (asked, mut heard) = mpsc::unbounded_channel();
         let owner = |name| Owner(asked.clone(), name).start().recipient();
         let pool = Pool::new(2);
-        let works = pool.acquire(owner("works")).await.unwrap();
-        let idle = pool.acquire(owner("idle")).await.unwrap();
+        let works = pool.acquire(Some(owner("works"))).await.unwrap();
+        let idle = pool.acquire(Some(owner("idle"))).await.unwrap();
         idle.idle();
         // Memory of a process below this one is over no bytes at all.
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();

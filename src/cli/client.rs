@@ -138,6 +138,24 @@ impl Client {
         serde_json::from_str(&text).map_err(|error| ClientError::Protocol(error.to_string()))
     }
 
+    /// Sends a body as it is, with these headers; the answer's status and text, whatever it is.
+    ///
+    /// # Errors
+    /// When no server answers, or the address or a header cannot be sent.
+    pub async fn post_as_is(
+        &self,
+        path: &str,
+        headers: impl IntoIterator<Item = (&str, &str)>,
+        body: Vec<u8>,
+    ) -> Result<(u16, String), ClientError> {
+        let request = self.request(Method::POST, path).body(body).timeout(ANSWER);
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request = request.build().map_err(|error| ClientError::Usage(chain(&error)))?;
+        let response = self.http.execute(request).await.map_err(|error| self.broken(&error))?;
+        let status = response.status().as_u16();
+        Ok((status, response.text().await.map_err(|error| self.broken(&error))?))
+    }
+
     /// Sends JSON and gets the answer as a stream of events.
     ///
     /// # Errors

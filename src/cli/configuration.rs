@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{
-    FAILED, USAGE, complain,
+    FAILED, USAGE, complain, inside,
     options::{self, Common},
     terminal,
 };
@@ -27,7 +27,10 @@ pub fn run(command: &Command, common: &Common) -> ExitCode {
         Err(error) => return complain(USAGE, &error.to_string()),
     };
     let text = match command {
-        Command::Check => Ok("the configuration is good\n".to_owned()),
+        Command::Check => match inside::webhook_routes(&config) {
+            Ok(_) => Ok("the configuration is good\n".to_owned()),
+            Err(line) => return complain(USAGE, &format!("configuration: {line}")),
+        },
         Command::Print => effective(&config),
     };
     match text {

@@ -33,7 +33,8 @@ pub fn run(common: &Common) -> ExitCode {
 }
 
 fn look(config: &Config) -> Vec<Check> {
-    let mut checks = vec![Check::new("configuration", Verdict::Good, "is good")];
+    let routes = inside::webhook_routes(config).map(|_| "is good".to_owned());
+    let mut checks = vec![Check::from_result("configuration", routes)];
     checks.push(Check::from_result("data dir", writable(&config.data_dir())));
     match ready(config.server.bind) {
         // A running server has the database open and knows its agents: ask it instead of getting in its way.

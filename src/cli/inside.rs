@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     server::{self, StartError},
     store::{self, Backup, Store, Vacuumed},
+    webhooks::inbound::{Route, Routes},
 };
 
 /// Runs the server on `listener`; calls `ready` once everything is open, before the first request is answered, with
@@ -17,6 +18,30 @@ use crate::{
 /// One line: why it could not start.
 pub fn serve(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> Result<(), StartError> {
     server::run(config, listener, ready)
+}
+
+/// Makes the routes for webhooks as the server would.
+///
+/// # Errors
+/// One line: what is wrong with which key.
+pub fn webhook_routes(config: &Config) -> Result<Routes, String> {
+    Routes::new(config, &variable)
+}
+
+/// The same with one route, whether it is enabled or not.
+///
+/// # Errors
+/// One line: there is no such route, or what is wrong with it.
+pub fn webhook_route(config: &Config, name: &str) -> Result<Route, String> {
+    let route = config.webhooks.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.webhooks.keys().map(String::as_str).collect();
+        format!("there is no [webhooks.{name}] in the configuration; there are: {}", known.join(" "))
+    })?;
+    Route::new(name, config, route, &variable)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Opens the database as the server would, and closes it. Only while no server runs on it.

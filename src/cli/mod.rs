@@ -30,6 +30,7 @@ mod table;
 mod terminal;
 mod top;
 mod vacuum;
+mod webhook;
 
 #[cfg(test)]
 mod test_server;
@@ -82,6 +83,9 @@ enum Command {
     /// Organisations and their members, straight in the database
     #[command(subcommand)]
     Org(accounts::OrgCommand),
+    /// Try the routes for inbound webhooks
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Copy the database to a file, also while the server runs
     Backup(backup::Arguments),
     /// Give back what the database file does not use, with the server stopped
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Token(command) => on_accounts(&cli.common, accounts::Command::Token(command)),
         Command::User(command) => on_accounts(&cli.common, accounts::Command::User(command)),
         Command::Org(command) => on_accounts(&cli.common, accounts::Command::Org(command)),
+        Command::Webhook(command) => with_config(&cli.common, |config| webhook::run(&config, command)),
         Command::Backup(arguments) => with_config(&cli.common, |config| backup::run(&config, &arguments)),
         Command::Vacuum => with_config(&cli.common, vacuum::run),
         Command::Doctor => doctor::run(&cli.common),
@@ -144,15 +149,19 @@ fn remote<F: Future<Output = Result<ExitCode, ClientError>>>(
     command: impl FnOnce(Client) -> F,
 ) -> ExitCode {
     let client = remote.token().map_err(ClientError::Usage).and_then(|token| Client::new(&remote.url, token.as_ref()));
-    let client = match client {
-        Ok(client) => client,
-        Err(error) => return complain(error.exit_status(), &error.to_string()),
-    };
+    match client {
+        Ok(client) => to_its_end(command(client)),
+        Err(error) => complain(error.exit_status(), &error.to_string()),
+    }
+}
+
+/// Runs what a client does to its end.
+fn to_its_end(command: impl Future<Output = Result<ExitCode, ClientError>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(FAILED, &format!("cannot start: {error}")),
     };
-    let result = runtime.block_on(command(client));
+    let result = runtime.block_on(command);
     // A thread that waits for a line of the terminal cannot be woken: do not wait for it.
     runtime.shutdown_background();
     match result {

@@ -36,7 +36,7 @@ pub fn run(config: Config) -> ExitCode {
     };
     match inside::serve(config, listener, ready) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ StartError::Open(_)) => complain(USAGE, &error.to_string()),
+        Err(error @ (StartError::Open(_) | StartError::Configuration(_))) => complain(USAGE, &error.to_string()),
         Err(error) => complain(FAILED, &error.to_string()),
     }
 }

@@ -168,6 +168,12 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             return bad("callers.tokens", &format!("{id:?} is no id of a token; `greenroom token list` shows them"));
         }
     }
+    if let Some((key, what)) = config.delivery.mistake() {
+        return bad(key, what);
+    }
+    for (name, endpoint) in &config.webhook_endpoints {
+        endpoint.validate(name).or_else(|what| bad(&format!("webhook_endpoints.{name}"), &what))?;
+    }
     for (name, agent) in &config.agents {
         agent.validate(name).or_else(|what| bad(&format!("agents.{name}"), &what))?;
     }

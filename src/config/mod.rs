@@ -5,12 +5,14 @@
 mod agents;
 mod budget;
 mod callers;
+mod delivery;
 pub mod known;
 pub mod live;
 mod load;
 mod retention;
 pub mod shown;
 mod units;
+mod webhooks;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -19,9 +21,11 @@ use serde::{Deserialize, Serialize};
 pub use agents::{AgentConfig, AgentKind, PromptBy};
 pub use budget::{Bounds, BudgetConfig, OnLimit, UserBudget};
 pub use callers::{CallerLimits, CallersConfig};
+pub use delivery::{DeliveryConfig, WebhookEndpointConfig};
 pub use load::{ConfigError, Overrides, load};
 pub use retention::{EventsConfig, RetentionConfig, SessionsConfig};
 pub use units::{Duration, Secret, Size};
+pub use webhooks::{Verify, WebhookConfig};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +61,10 @@ pub struct Config {
     pub budget: BudgetConfig,
     /// The audit.
     pub audit: AuditConfig,
+    /// Outbound webhooks.
+    pub delivery: DeliveryConfig,
+    /// Endpoints of outbound webhooks by name, beside those that users make.
+    pub webhook_endpoints: BTreeMap<String, WebhookEndpointConfig>,
     /// What happens to turns that a crash cut off.
     pub recovery: RecoveryConfig,
     /// Stopping.
@@ -65,6 +73,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Inbound webhooks by route.
+    pub webhooks: BTreeMap<String, WebhookConfig>,
 }
 
 /// `[server]`

@@ -60,6 +60,11 @@ pub(super) fn serialize_endpoint<S: Serializer>(url: &Option<String>, serializer
     url.as_deref().map(endpoint).serialize(serializer)
 }
 
+/// The same for one that is always there.
+pub(super) fn serialize_address<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    endpoint(url).serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

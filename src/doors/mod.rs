@@ -6,3 +6,5 @@
 
 pub mod ag_ui;
 pub mod narration;
+pub mod openai;
+pub mod ui_message;

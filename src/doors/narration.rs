@@ -2,16 +2,20 @@
 //!
 //! It is pulled by the connection, like every stream here: a slow client costs no more than its subscription.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream::unfold};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::{
     gateway::Item,
     protocol::{
-        Event,
-        frame::{Batch, EndReason, decode_event},
+        Event, Frame,
+        event::DeltaKind,
+        frame::{EndReason, decode_event},
     },
 };
 
@@ -20,9 +24,21 @@ pub trait Narrator: Send + 'static {
     /// Writes what an event means.
     fn event(&mut self, event: &Event, out: &mut Vec<u8>);
 
-    /// Nothing more is known for now: all events of one or more commits have been told. True when there is nothing more
-    /// to tell either, though the turn may go on: the stream ends here, without [`Self::finish`].
-    fn pause(&mut self, _out: &mut Vec<u8>) -> bool {
+    /// Writes what an event means that is not decoded yet. A door that has to be cheap looks at the type first, passes over
+    /// what it does not tell, and reads a delta as a [`Delta`].
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
+        // What cannot be read is left out: the log holds only what was encoded here.
+        if let Ok(event) = decode_event(&frame.json) {
+            self.event(&event, out);
+        }
+    }
+
+    /// Nothing more is known for now: all events of one or more commits have been told.
+    fn pause(&mut self, _out: &mut Vec<u8>) {}
+
+    /// True once all is told that this answer tells, though the turn may go on: the stream ends here, without
+    /// [`Self::finish`].
+    fn is_over(&self) -> bool {
         false
     }
 
@@ -34,19 +50,48 @@ pub trait Narrator: Send + 'static {
     fn cut(&mut self, reason: EndReason, out: &mut Vec<u8>);
 }
 
-/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
-#[must_use]
-pub fn events_of(item: &Item) -> Vec<Event> {
-    match item {
-        Item::Events(batch) => decode(batch),
-        Item::Frames(frames) => frames.iter().filter_map(|frame| decode_event(&frame.json).ok()).collect(),
-        Item::Placed(events) => events.iter().filter_map(|(_, frame)| decode_event(&frame.json).ok()).collect(),
-        Item::Place(..) | Item::Control(..) | Item::End(..) | Item::Done => Vec::new(),
+/// A `message.delta`, read without copying: the piece of text stays the JSON string that the log holds, quotes and escapes
+/// included, so that a door whose words are JSON too can pass it on as it is.
+#[derive(Debug, Deserialize)]
+pub struct Delta<'a> {
+    /// The message.
+    pub message_id: &'a str,
+    /// The part of the message, from 0.
+    pub part: u32,
+    /// What the part is.
+    pub kind: DeltaKind,
+    /// The piece, as a JSON string.
+    #[serde(borrow)]
+    pub delta: &'a RawValue,
+}
+
+impl<'a> Delta<'a> {
+    /// Reads the event of a `message.delta`; none when it is something else.
+    #[must_use]
+    pub fn of(json: &'a str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow)]
+            data: Delta<'a>,
+        }
+        serde_json::from_str::<Envelope<'_>>(json).ok().map(|event| event.data)
     }
 }
 
-fn decode(batch: &Arc<Batch>) -> Vec<Event> {
-    batch.frames().iter().filter_map(|frame| decode_event(&frame.json).ok()).collect()
+/// The frames of a piece of a stream, in order.
+pub fn frames_of(item: &Item) -> Box<dyn Iterator<Item = &Frame> + Send + '_> {
+    match item {
+        Item::Events(batch) => Box::new(batch.frames().iter()),
+        Item::Frames(frames) => Box::new(frames.iter()),
+        Item::Placed(events) => Box::new(events.iter().map(|(_, frame)| frame)),
+        Item::Place(..) | Item::Control(..) | Item::End(..) | Item::Done => Box::new(std::iter::empty()),
+    }
+}
+
+/// The events of a piece of a stream. What cannot be read is left out: the log holds only what was encoded here.
+#[must_use]
+pub fn events_of(item: &Item) -> Vec<Event> {
+    frames_of(item).filter_map(|frame| decode_event(&frame.json).ok()).collect()
 }
 
 /// A stream of one turn, narrated, with a comment as a sign of life when nothing happens for `heartbeat`.
@@ -71,8 +116,14 @@ pub fn narrate(
                     return Some((Ok(out.into()), None));
                 }
                 Ok(Some(item)) => {
-                    events_of(&item).iter().for_each(|event| narrator.event(event, &mut out));
-                    if narrator.pause(&mut out) {
+                    for frame in frames_of(&item) {
+                        narrator.frame(frame, &mut out);
+                        if narrator.is_over() {
+                            return Some((Ok(out.into()), None));
+                        }
+                    }
+                    narrator.pause(&mut out);
+                    if narrator.is_over() {
                         return Some((Ok(out.into()), None));
                     }
                 }
@@ -88,22 +139,34 @@ mod tests {
 
     use super::*;
     use crate::{
-        protocol::{EventBody, Frame},
+        protocol::{EventBody, frame::Batch},
         timestamp::Timestamp,
     };
 
-    struct Names(bool);
+    /// Tells codes; is over behind `over` at once, and behind `ask` when there is a pause.
+    #[derive(Default)]
+    struct Names {
+        asks: bool,
+        is_over: bool,
+    }
 
     impl Narrator for Names {
         fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
             if let EventBody::Error { code, .. } = &event.body {
                 out.extend_from_slice(code.as_bytes());
-                self.0 = code == "over";
+                (self.asks, self.is_over) = (code == "ask", code == "over");
             }
         }
 
-        fn pause(&mut self, _: &mut Vec<u8>) -> bool {
-            self.0
+        fn pause(&mut self, out: &mut Vec<u8>) {
+            if self.asks {
+                out.push(b'?');
+                self.is_over = true;
+            }
+        }
+
+        fn is_over(&self) -> bool {
+            self.is_over
         }
 
         fn finish(&mut self, out: &mut Vec<u8>) {
@@ -120,7 +183,7 @@ mod tests {
     }
 
     async fn told(items: Vec<Item>) -> Vec<String> {
-        let pieces = narrate(iter(items), Names(false), Duration::from_secs(9)).map(Result::unwrap);
+        let pieces = narrate(iter(items), Names::default(), Duration::from_secs(9)).map(Result::unwrap);
         pieces.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect().await
     }
 
@@ -137,7 +200,28 @@ mod tests {
         assert_eq!(told(items).await, ["a", "b", "."]);
         let cut = vec![Item::Frames(vec![fault(1, "a")]), Item::End(EndReason::ShuttingDown, "{}".into())];
         assert_eq!(told(cut).await, ["a", "!"]);
-        let over = vec![Item::Frames(vec![fault(1, "over")]), Item::Frames(vec![fault(2, "b")]), Item::Done];
-        assert_eq!(told(over).await, ["over"], "a narrator that has told all ends the stream");
+        let items = |first: &str| {
+            vec![Item::Frames(vec![fault(1, first), fault(2, "b")]), Item::Frames(vec![fault(3, "c")]), Item::Done]
+        };
+        assert_eq!(told(items("over")).await, ["over"], "what is over ends the stream");
+        assert_eq!(told(items("ask")).await, ["askb", "c", "."], "a pause comes behind a whole piece");
+        assert_eq!(told(vec![Item::Frames(vec![fault(1, "ask")]), Item::Done]).await, ["ask?"]);
+    }
+
+    #[test]
+    fn a_delta_is_read_as_it_stands() {
+        let id = crate::ids::MessageId::new();
+        let body = EventBody::MessageDelta {
+            message_id: id,
+            part: 3,
+            kind: DeltaKind::Reasoning,
+            delta: "a \"b\"\n\u{1}ü".into(),
+        };
+        let frame = frame(7, body);
+        let delta = Delta::of(&frame.json).unwrap();
+        assert_eq!((delta.message_id, delta.part, delta.kind), (id.to_string().as_str(), 3, DeltaKind::Reasoning));
+        assert_eq!(delta.delta.get(), r#""a \"b\"\n\u0001ü""#);
+        let other = super::tests::frame(8, EventBody::Error { code: "x".into(), message: String::new() });
+        assert!(Delta::of(&other.json).is_none());
     }
 }

@@ -150,7 +150,7 @@ impl FeedSubscription {
             self.store.feed_after(&self.cursor, PAGE.0, PAGE.1, !self.who.is_admin()).await?;
         for row in &rows {
             let visible = self.sees(audiences.get(&row.key));
-            self.show_row(row, visible)?;
+            self.show_row(row, visible);
         }
         if !more {
             // All of a snapshot that is younger than the place in the ring: what comes after it is there.
@@ -171,7 +171,7 @@ impl FeedSubscription {
         self.who.is_admin() || audience.is_some_and(|audience| self.who.may_follow(audience))
     }
 
-    fn show_row(&mut self, row: &FeedRow, visible: bool) -> Result<(), StoreError> {
+    fn show_row(&mut self, row: &FeedRow, visible: bool) {
         let first = match self.cursor.partial() {
             Some((lane, position, left)) if (lane, position) == (row.lane, row.position) => {
                 row.first_seq.max(row.last_seq.saturating_sub(left.into()).saturating_add(1))
@@ -180,20 +180,29 @@ impl FeedSubscription {
         };
         if visible && row.events.is_empty() {
             self.cursor.pass(row.lane, row.position, 0);
-            let gap = Control::Gap { from: Some(row.first_seq), to: Some(row.last_seq), reason: "session_deleted" };
-            self.ready.push_back(Item::Control("stream.gap", gap.encode(&row.key, None)));
-            self.tell_place();
-            return Ok(());
+            return self.gap(row, "session_deleted");
         }
         let mut frames = Vec::new();
         if visible {
-            for event in &row.events {
-                let frame = Frame::decode(event);
-                frames.push(frame.map_err(|error| StoreError::Corrupt(format!("event of {}: {error}", row.key)))?);
+            let decoded: Result<Vec<Frame>, _> = row.events.iter().map(|event| Frame::decode(event)).collect();
+            match decoded {
+                Ok(decoded) => frames = decoded,
+                // What cannot be read of one session must not keep the others' events back.
+                Err(error) => {
+                    log::error!(session:% = row.key, error:% = error; "events cannot be read and are not shown");
+                    self.cursor.pass(row.lane, row.position, 0);
+                    return self.gap(row, "unreadable");
+                }
             }
         }
         self.show((row.lane, row.position), &row.key, first..=row.last_seq, &frames);
-        Ok(())
+    }
+
+    /// Says that a row's events are not shown, and why.
+    fn gap(&mut self, row: &FeedRow, reason: &'static str) {
+        let gap = Control::Gap { from: Some(row.first_seq), to: Some(row.last_seq), reason };
+        self.ready.push_back(Item::Control("stream.gap", gap.encode(&row.key, None)));
+        self.tell_place();
     }
 
     fn show_live(&mut self, published: &Published) {

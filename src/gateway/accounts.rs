@@ -25,7 +25,7 @@ pub struct LoggedIn {
     pub expires_at: Timestamp,
 }
 
-fn no_randomness(error: getrandom::Error) -> ApiError {
+pub(super) fn no_randomness(error: getrandom::Error) -> ApiError {
     log::error!(error:% = error; "the system gives no random bytes");
     ApiError::new(Code::Internal, "Something failed in the server; its log has it under the request id.")
 }

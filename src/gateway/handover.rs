@@ -61,6 +61,8 @@ impl Gateway {
             attempt: 1,
             once,
             request_id: crate::logs::request_id(),
+            before: Arc::default(),
+            after: None,
         };
         let hand_over = HandOver { agent: body.agent, profile: body.profile, message };
         let _room = self.room_for(who, Some(key), true).await?;

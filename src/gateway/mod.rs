@@ -29,32 +29,43 @@ use crate::{
     },
     store::Page,
     supervisor::{Count, Find, Supervisor},
+    webhooks::inbound::Routes,
 };
 
 mod accounts;
 mod audit;
 mod authority;
+mod calls;
 mod feed;
 mod handover;
 mod model;
 mod operate;
 mod quota;
 mod rejoin;
+mod removal;
+mod responses;
 mod retention;
 mod sessions;
 mod streams;
 mod turns;
 mod validate;
+mod webhook_endpoints;
+mod webhooks;
 
 pub use self::{
     accounts::LoggedIn,
+    calls::{Asked, Calling},
     feed::FeedRange,
     handover::merge_feedback,
     operate::{SettingChange, SettingsView},
+    rejoin::TurnPlace,
+    responses::no_previous,
+    turns::Behind,
 };
 pub use crate::{
     access::{Lease, Principal, Scope},
     feed::{Cursor, FeedStart, FeedSubscription},
+    session::command::After,
     session::{Item, Subscription},
 };
 
@@ -197,6 +208,8 @@ pub struct Gateway {
     making: Making,
     access: Arc<Access>,
     upkeep: Arc<retention::Upkeep>,
+    calls: calls::Calls,
+    routes: Arc<Routes>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -208,7 +221,13 @@ const FIND_ATTEMPTS: usize = 5;
 impl Gateway {
     /// A gateway to the sessions of a supervisor.
     #[must_use]
-    pub fn new(supervisor: Addr<Supervisor>, directory: Directory, deps: Arc<Deps>, access: Arc<Access>) -> Self {
+    pub fn new(
+        supervisor: Addr<Supervisor>,
+        directory: Directory,
+        deps: Arc<Deps>,
+        access: Arc<Access>,
+        routes: Arc<Routes>,
+    ) -> Self {
         let settings = Arc::new(Mutex::new(operate::Settings::new(deps.config().config.clone())));
         Self {
             supervisor,
@@ -219,6 +238,8 @@ impl Gateway {
             making: Arc::default(),
             access,
             upkeep: Arc::default(),
+            calls: Arc::default(),
+            routes,
         }
     }
 

@@ -118,6 +118,7 @@ impl Gateway {
         let pool = &self.deps.pool;
         metrics.audit_queue.set(level(self.access.audit.load().0));
         metrics.log_lines.set(level(logs::lines().map_or(0, |lines| lines.len())));
+        metrics.webhook_backlog.set(i64::try_from(self.deps.outbound.backlog()).unwrap_or(i64::MAX));
         metrics.pool.with_label_values(&["used"]).set(level(pool.in_use()));
         metrics.pool.with_label_values(&["waited_for"]).set(level(pool.waiting()));
         let admission = &self.deps.admission;
@@ -166,6 +167,7 @@ fn set_limits(metrics: &Metrics, config: &Config, ring: usize, audit: usize) {
         ("audit.queue", count(audit)),
         ("store.queue", count(config.store.queue) * if sqlite { 1.0 } else { count(writers) }),
         ("store.readers", f64::from(config.store.readers)),
+        ("delivery.max_backlog", count(usize::try_from(config.delivery.max_backlog).unwrap_or(usize::MAX))),
         ("feed.ring", count(ring)),
         ("log.ring", count(logs::MAX_LINES)),
     ];

@@ -2,7 +2,7 @@
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Gateway, Principal};
+use super::{Gateway, Principal, calls::CallHeld};
 use crate::{
     error::{ApiError, Code},
     ids::SessionKey,
@@ -30,11 +30,28 @@ impl Gateway {
         if !share.exists && full(share.sessions, limits.max_sessions) {
             return Err(too_many_sessions(limits.max_sessions));
         }
-        if full(share.busy_elsewhere, max_turns) {
-            let message = format!("{max_turns} of your sessions are at work; wait until a turn is over");
-            return Err(ApiError::new(Code::RateLimited, message).with("limit", max_turns).with("of", "turns"));
+        if full(share.busy_elsewhere.saturating_add(self.calls_of(&who.user)), max_turns) {
+            return Err(too_many_turns(max_turns));
         }
         Ok(Some(held))
+    }
+
+    /// Counts a call without a session, for as long as what it gives is held. Fails where the caller has as much at work as
+    /// it may.
+    ///
+    /// # Errors
+    /// `rate_limited`, `store_unavailable`.
+    pub(super) async fn room_for_call(&self, who: &Principal) -> Result<CallHeld, ApiError> {
+        let max_turns = self.access.limits.of(who).max_turns;
+        if max_turns > 0 {
+            let _held = self.access.limits.counting(&who.user).lock_owned().await;
+            let share = self.deps.store.share_of(&who.user, None).await?;
+            if full(share.busy_elsewhere.saturating_add(self.calls_of(&who.user)), max_turns) {
+                return Err(too_many_turns(max_turns));
+            }
+            return Ok(self.hold_call(&who.user));
+        }
+        Ok(self.hold_call(&who.user))
     }
 
     /// Fails where the caller has as many sessions as it may, so that this archived one of its own cannot come back. An
@@ -66,6 +83,11 @@ impl Gateway {
 
 fn full(count: i64, max: u32) -> bool {
     max > 0 && count >= i64::from(max)
+}
+
+fn too_many_turns(max: u32) -> ApiError {
+    let message = format!("{max} of your sessions or calls are at work; wait until one is done");
+    ApiError::new(Code::RateLimited, message).with("limit", max).with("of", "turns")
 }
 
 fn too_many_sessions(max: u32) -> ApiError {

@@ -19,7 +19,7 @@ use crate::{
         state::{OpenMessage, State},
     },
     store::{IdempotencyRecord, Page, Paged, SessionFilter, SessionRecord, Viewer},
-    supervisor::FindLive,
+    supervisor::{FindLive, unreadable},
     timestamp::Timestamp,
 };
 
@@ -132,10 +132,7 @@ impl Gateway {
         once: Option<Idempotency>,
     ) -> Result<Option<Once>, ApiError> {
         let Some(Idempotency { key: once, request_hash }) = once else { return Ok(None) };
-        if once.is_empty() || once.chars().count() > MAX_ONCE_KEY {
-            let message = "an Idempotency-Key has 1 to 256 characters";
-            return Err(ApiError::new(Code::IdempotencyKeyTooLong, message).with("limit", MAX_ONCE_KEY));
-        }
+        check_once_key(&once)?;
         Ok(Some(Once { scope: format!("{} {route} {key}", who.user), key: once, request_hash }))
     }
 
@@ -188,8 +185,8 @@ impl Gateway {
         if let Some(view) = self.view(key).await? {
             return visible(who, key, view.state.snapshot(view.subscribers));
         }
-        let record = self.deps.store.session(key).await?.ok_or_else(|| session_not_found(key))?;
-        visible(who, key, self.shown(record))
+        let record = self.deps.store.session(key).await.map_err(|error| unreadable(key, error))?;
+        visible(who, key, self.shown(record.ok_or_else(|| session_not_found(key))?))
     }
 
     /// The snapshot of a session that is not in memory.
@@ -250,17 +247,6 @@ impl Gateway {
             Done::Unit => Err(session_not_found(key)),
             _ => Err(unexpected()),
         }
-    }
-
-    /// Deletes a session with its data.
-    ///
-    /// # Errors
-    /// `session_not_found`, `session_busy` unless `force`, `primary_session`.
-    pub async fn delete_session(&self, who: &Principal, key: &SessionKey, force: bool) -> Result<(), ApiError> {
-        self.may_write(who, key).await?;
-        self.snapshot(who, key).await?;
-        self.execute(who, key, false, Command::Delete { force, untouched_since: None }).await?;
-        Ok(())
     }
 
     /// Starts a new conversation under the same key.
@@ -428,6 +414,15 @@ fn open_tools(message: &OpenMessage) -> Vec<OpenTool> {
 
 fn message_not_found() -> ApiError {
     ApiError::new(Code::MessageNotFound, "the session has no message of that id")
+}
+
+/// The name of a call that must not happen twice.
+pub(super) fn check_once_key(key: &str) -> Result<(), ApiError> {
+    if key.is_empty() || key.chars().count() > MAX_ONCE_KEY {
+        let message = "an Idempotency-Key has 1 to 256 characters";
+        return Err(ApiError::new(Code::IdempotencyKeyTooLong, message).with("limit", MAX_ONCE_KEY));
+    }
+    Ok(())
 }
 
 pub(super) fn unexpected() -> ApiError {

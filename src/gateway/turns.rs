@@ -10,13 +10,22 @@ use crate::{
     error::{ApiError, Code},
     ids::{ChoiceId, SessionKey, TurnId},
     logs,
-    protocol::{Choice, ChoiceAnswer, Policy, ResolvedBy, Role, SendMessage, Turn, TurnState, frame::EndReason},
+    protocol::{Choice, ChoiceAnswer, Message, Policy, ResolvedBy, SendMessage, Turn, TurnState, frame::EndReason},
     session::{
-        command::{Command, Done, Enqueue},
+        command::{After, Command, Done, Enqueue, Once},
         messages::AwaitTurn,
     },
     store::{Page, Paged, TurnRecord},
 };
+
+/// What comes before a message in its conversation.
+#[derive(Debug, Clone, Default)]
+pub struct Behind {
+    /// What was said elsewhere; it counts where the conversation begins with the message.
+    pub before: Vec<Message>,
+    /// The turn that it must follow.
+    pub after: Option<After>,
+}
 
 impl Gateway {
     /// Accepts a message; makes the session if there is none. When this returns, the turn is committed.
@@ -27,9 +36,39 @@ impl Gateway {
         &self,
         who: &Principal,
         key: &SessionKey,
-        mut body: SendMessage,
+        body: SendMessage,
         source: &str,
         once: Option<Idempotency>,
+    ) -> Result<Accepted, ApiError> {
+        self.send_behind(who, key, body, source, once, Behind::default()).await
+    }
+
+    /// The same, with what comes before it in the conversation.
+    ///
+    /// # Errors
+    /// As [`Gateway::send`], and `previous_response_not_last`.
+    pub async fn send_behind(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        body: SendMessage,
+        source: &str,
+        once: Option<Idempotency>,
+        behind: Behind,
+    ) -> Result<Accepted, ApiError> {
+        let once = self.once(who, "messages", key.as_str(), once)?;
+        self.send_once(who, key, body, source, once, behind).await
+    }
+
+    /// The same with a call that must not happen twice in whichever scope.
+    pub(super) async fn send_once(
+        &self,
+        who: &Principal,
+        key: &SessionKey,
+        mut body: SendMessage,
+        source: &str,
+        once: Option<Once>,
+        behind: Behind,
     ) -> Result<Accepted, ApiError> {
         self.refuse_while_draining()?;
         validate::envelope(&body)?;
@@ -40,7 +79,6 @@ impl Gateway {
             self.may_write_or_create(who, key).await?;
         }
         self.check_permission_mode(body.permission_mode.as_deref(), body.agent.as_deref(), Some(key)).await?;
-        let once = self.once(who, "messages", key.as_str(), once)?;
         if let Some(known) = self.known_call(once.as_ref()).await? {
             return self.sent_before(key, &known.outcome).await;
         }
@@ -60,6 +98,8 @@ impl Gateway {
             attempt: 1,
             once,
             request_id: logs::request_id(),
+            before: Arc::new(behind.before),
+            after: behind.after,
         };
         self.enqueue(who, key, message).await
     }
@@ -149,9 +189,7 @@ impl Gateway {
             let record = self.stored_turn(key, turn).await?;
             if record.turn.state.is_terminal() {
                 let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
-                let texts = messages.iter().rev().filter(|message| message.role == Role::Assistant);
-                let response = texts.map(|message| message.text()).find(|text| !text.is_empty()).unwrap_or_default();
-                return Ok(Some(Finished { turn: record.turn, response }));
+                return Ok(Some(Finished { turn: record.turn, response: Message::response(&messages) }));
             }
             if tokio::time::Instant::now() >= deadline {
                 return Ok(None);
@@ -313,6 +351,8 @@ impl Gateway {
             attempt: turn.attempt.saturating_add(1),
             once,
             request_id: logs::request_id(),
+            before: Arc::default(),
+            after: None,
         };
         self.enqueue(who, key, message).await
     }

@@ -104,6 +104,11 @@ pub(super) fn label(label: Option<&str>) -> Result<(), ApiError> {
     length("label", label, MAX_NAME)
 }
 
+/// What a webhook endpoint is for.
+pub(super) fn description(text: Option<&str>) -> Result<(), ApiError> {
+    length("description", text, MAX_NAME)
+}
+
 /// The body of a change.
 pub(super) fn patch(body: &PatchSession) -> Result<(), ApiError> {
     title(body.title.as_deref())?;

@@ -92,8 +92,9 @@ async fn answer(api: &Api, who: &Principal, thread: &SessionKey, answers: &[Resu
     let mut open = Vec::new();
     for resume in answers {
         let id = ChoiceId::named(&resume.interrupt_id)?;
-        let (choice, seq) = api.gateway.choice(who, thread, id).await?;
-        let told = told.get_or_insert(Told { turn: choice.turn_id, seq, behind: Vec::new() });
+        let choice = api.gateway.choice(who, thread, id).await?;
+        let place = api.gateway.turn_place(who, thread, choice.turn_id).await?;
+        let told = told.get_or_insert(Told { turn: place.turn, seq: place.seq, behind: Vec::new() });
         if told.turn != choice.turn_id {
             let message = "resume: all interrupts must be of one turn.";
             return Err(ApiError::new(Code::InvalidParameter, message).with("field", "resume"));

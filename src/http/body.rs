@@ -45,7 +45,7 @@ macro_rules! body {
                 let (request, payload) = (request.clone(), payload.take());
                 Box::pin(async move {
                     let limits = &Api::of(&request)?.config.limits;
-                    read(&request, payload, limits.$limit.bytes(), limits).await.map(Self)
+                    read(&request, payload, limits.$limit.bytes(), limits, check_media).await.map(Self)
                 })
             }
         }
@@ -100,13 +100,23 @@ pub(super) fn too_large(limit: usize) -> ApiError {
     ApiError::new(Code::BodyTooLarge, format!("The body is larger than {limit} bytes.")).with("limit", limit)
 }
 
-/// Reads a body of at most `limit` bytes. Each piece of it must come in time, and so must the whole: a byte now and then
-/// is no way to keep a connection for ever.
+/// Reads a body of any kind and of at most `limits.max_body`.
+///
+/// # Errors
+/// `body_too_large`, `request_timeout`, `invalid_json` for one that broke off.
+pub(super) async fn read_any(request: &HttpRequest, payload: Payload) -> Result<Bytes, ApiError> {
+    let limits = &Api::of(request)?.config.limits;
+    read(request, payload, limits.max_body.bytes(), limits, |_| Ok(())).await
+}
+
+/// Reads a body of at most `limit` bytes, of a kind that `check` takes. Each piece of it must come in time, and so must the
+/// whole: a byte now and then is no way to keep a connection for ever.
 async fn read(
     request: &HttpRequest,
     mut payload: Payload,
     limit: usize,
     limits: &LimitsConfig,
+    check: fn(&HeaderMap) -> Result<(), ApiError>,
 ) -> Result<Bytes, ApiError> {
     let headers = request.headers();
     let refuse = |payload, error| {
@@ -120,7 +130,7 @@ async fn read(
     if announced.unwrap_or(0) == 0 && !headers.contains_key(TRANSFER_ENCODING) {
         return Ok(Bytes::new());
     }
-    let media = check_media(headers);
+    let media = check(headers);
     let mut body = BytesMut::new();
     let end = Instant::now() + limits.body_timeout.0;
     loop {

@@ -19,7 +19,7 @@ use actix_web::{
 use futures_util::FutureExt;
 use serde_json::json;
 
-use super::{body::Unread, caller::Spent, errors};
+use super::{body::Unread, caller::Spent, errors, openai};
 use crate::{
     access::Budget,
     error::{ApiError, Code},
@@ -71,6 +71,8 @@ pub async fn boundary(
     let log =
         LogLine { id: id.clone(), method: request.method().clone(), uri: request.uri().clone(), at: Instant::now() };
 
+    let openai = openai::speaks(log.uri.path());
+
     let outcome =
         AssertUnwindSafe(logs::within(id.as_str(), async move { next.call(request).await })).catch_unwind().await;
     let response = match outcome {
@@ -79,7 +81,7 @@ pub async fn boundary(
             let known = error.as_error::<ApiError>().cloned();
             let error = known.unwrap_or_else(|| errors::from_status(error.as_response_error().status_code()));
             log.write(error.code.status(), Some(&error));
-            return Err(Failed { id, error }.into());
+            return Err(Failed { id, error, openai }.into());
         }
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
@@ -87,7 +89,7 @@ pub async fn boundary(
             log::error!(request_id = id.as_str(); "a handler panicked: {text}");
             let error = errors::internal();
             log.write(error.code.status(), Some(&error));
-            return Err(Failed { id, error }.into());
+            return Err(Failed { id, error, openai }.into());
         }
     };
 
@@ -98,13 +100,16 @@ pub async fn boundary(
     let mut response = match error {
         None => response,
         Some(error) => {
-            let body = envelope(&error, &id);
+            let body = envelope(&error, &id, openai);
             let mut response = response.map_body(|_, _| match unread {
                 Some(unread) => unread.behind(body),
                 None => BoxBody::new(body),
             });
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(CONTENT_TYPE, json);
+            if openai {
+                openai::tell_retry(&error, response.headers_mut());
+            }
             response
         }
     };
@@ -128,9 +133,10 @@ fn error_of(response: &ServiceResponse<BoxBody>) -> Option<ApiError> {
 }
 
 /// `{"error":{…}}`
-fn envelope(error: &ApiError, id: &RequestId) -> Vec<u8> {
+fn envelope(error: &ApiError, id: &RequestId, openai: bool) -> Vec<u8> {
     crate::metrics::refused(error.code);
-    json!({"error": error.to_json(id.as_str())}).to_string().into_bytes()
+    let error = if openai { openai::worded(error.clone()).to_json(id.as_str()) } else { error.to_json(id.as_str()) };
+    json!({"error": error}).to_string().into_bytes()
 }
 
 /// Headers of every answer.
@@ -187,6 +193,10 @@ impl LogLine {
         let (id, method, path) = (self.id.as_str(), self.method.as_str(), self.uri.path());
         let duration_ms = self.at.elapsed().as_millis();
         match error {
+            // How a turn has ended is told where it ends.
+            Some(error) if error.details.contains_key("state") => {
+                log::debug!(request_id = id, method, path, status, duration_ms; "request answered");
+            }
             Some(error) if status >= 500 && error.code != Code::ShuttingDown => log::error!(
                 request_id = id, method, path, status, duration_ms, code = error.code.as_str();
                 "request failed: {}", error.message
@@ -201,6 +211,8 @@ impl LogLine {
 struct Failed {
     id: RequestId,
     error: ApiError,
+    /// True for the calls whose errors OpenAI's clients read.
+    openai: bool,
 }
 
 impl std::fmt::Display for Failed {
@@ -222,8 +234,11 @@ impl ResponseError for Failed {
         if let Some(challenge) = errors::challenge(&self.error) {
             response.insert_header((WWW_AUTHENTICATE, challenge));
         }
-        let mut response = response.content_type("application/json").body(envelope(&self.error, &self.id));
+        let mut response = response.content_type("application/json").body(envelope(&self.error, &self.id, self.openai));
         finish(response.headers_mut(), &self.id);
+        if self.openai {
+            openai::tell_retry(&self.error, response.headers_mut());
+        }
         response
     }
 }

@@ -131,7 +131,7 @@ pub fn require(who: &Principal, scope: Scope) -> Result<(), ApiError> {
 fn logged_in(who: &Principal) -> Result<(), ApiError> {
     match who.via {
         Via::Cookie(..) => Ok(()),
-        Via::Token(..) => {
+        Via::Token(..) | Via::Webhook => {
             let message = "A token cannot do this: log in with POST /v1/login and call with the cookie.";
             Err(ApiError::new(Code::MissingCredentials, message))
         }

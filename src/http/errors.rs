@@ -37,6 +37,13 @@ impl ResponseError for ApiError {
 /// What credentials are wanted, as RFC 6750 tells it.
 pub(super) fn challenge(error: &ApiError) -> Option<HeaderValue> {
     match error.code {
+        // No token would help where a header with a signature is missing.
+        Code::MissingCredentials if error.details.contains_key("parameter") => {
+            Some(HeaderValue::from_static("Webhook realm=\"greenroom\""))
+        }
+        Code::InvalidSignature => {
+            Some(HeaderValue::from_static("Webhook realm=\"greenroom\", error=\"invalid_signature\""))
+        }
         Code::MissingCredentials => Some(HeaderValue::from_static("Bearer realm=\"greenroom\"")),
         Code::InvalidCredentials => {
             Some(HeaderValue::from_static("Bearer realm=\"greenroom\", error=\"invalid_token\""))

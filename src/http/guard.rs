@@ -26,7 +26,7 @@ use crate::{
 
 /// Headers of answers that a page of another origin may read.
 const EXPOSED: &str = "allow, location, ratelimit-limit, ratelimit-policy, ratelimit-remaining, ratelimit-reset, \
-                       retry-after, www-authenticate, x-request-id";
+                       retry-after, www-authenticate, x-request-id, x-turn-id, x-vercel-ai-ui-message-stream";
 
 /// The rules, from `[server]` and the address that is bound.
 #[derive(Debug, Clone)]
@@ -140,7 +140,8 @@ pub async fn guard(
         answer.insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PUT, PATCH, DELETE"));
         answer.insert_header((
             ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, content-type, idempotency-key, last-event-id, prefer, x-request-id, x-session-key",
+            "authorization, content-type, idempotency-key, last-event-id, prefer, x-ai-sdk-version, x-request-id, \
+             x-session-key",
         ));
         answer.insert_header((ACCESS_CONTROL_MAX_AGE, "600"));
         request.into_response(answer.finish())

@@ -97,19 +97,32 @@ async fn stream_turn(
     Ok(sse::response(follow(subscription, key.clone()), api.config.stream.heartbeat.0, sse::Prime::No))
 }
 
-/// The end of the turn, or where it stands when time is up.
-async fn wait_for(
+/// The end of the turn, or where it stands when time is up. It is accepted: that it cannot be followed now, because the
+/// store does not answer or the server stops, does not take that back.
+pub(super) async fn wait_for(
     api: &Api,
     who: &Principal,
     key: &SessionKey,
     mut outcome: Accepted,
     limit: Duration,
 ) -> Result<HttpResponse, ApiError> {
-    if let Some(finished) = api.gateway.wait(who, key, outcome.turn.id, limit).await? {
-        return Ok(HttpResponse::Ok().json(finished));
+    let passing = |error: &ApiError| {
+        matches!(error.code, Code::StoreUnavailable | Code::ShuttingDown | Code::Overloaded | Code::TooManySessions)
+    };
+    match api.gateway.wait(who, key, outcome.turn.id, limit).await {
+        Ok(Some(finished)) => return Ok(HttpResponse::Ok().json(finished)),
+        Ok(None) => {}
+        Err(error) if passing(&error) => return Ok(accepted(&outcome)),
+        Err(error) => return Err(error),
     }
-    outcome.turn = api.gateway.turn(who, key, outcome.turn.id).await?;
-    outcome.position = outcome.turn.position.unwrap_or(0);
+    match api.gateway.turn(who, key, outcome.turn.id).await {
+        Ok(turn) => {
+            outcome.position = turn.position.unwrap_or(0);
+            outcome.turn = turn;
+        }
+        Err(error) if passing(&error) => {}
+        Err(error) => return Err(error),
+    }
     Ok(accepted(&outcome))
 }
 
@@ -121,7 +134,7 @@ pub(super) fn accepts(request: &HttpRequest, kind: &str) -> bool {
 }
 
 /// `Prefer: wait=N`; more than the maximum is the maximum, and what cannot be understood is no preference.
-fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
+pub(super) fn preferred_wait(request: &HttpRequest) -> Option<Duration> {
     let values = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
     let seconds = values.flat_map(|value| value.split([',', ';'])).find_map(|word| {
         let (name, value) = word.split_once('=')?;

@@ -9,7 +9,9 @@ mod audit;
 mod body;
 mod boundary;
 mod caller;
+mod chat;
 mod choices;
+mod completions;
 mod cookie;
 mod docs;
 mod errors;
@@ -22,15 +24,20 @@ mod list;
 mod login;
 mod messages;
 mod metrics;
+mod models;
+mod openai;
 pub mod openapi;
 mod operate;
 mod params;
 mod path;
+mod responses;
 mod route;
 mod server;
 mod sessions;
 mod sse;
 mod turns;
+mod webhook_endpoints;
+mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -106,6 +113,10 @@ fn route_all(app: &mut Routes<'_>) {
     // Paths are tried in this order, so the ones that are called most come first.
     session("/messages").get(messages::list).post(messages::send).add(app);
     session("/messages/{id}").get(messages::get).add(app);
+    session("/chat").post(chat::chat_with).add(app);
+    session("/chat/stream").stream(chat::resume_in).add(app);
+    At::new("/v1/chat").post(chat::chat).add(app);
+    At::new("/v1/chat/{key}/stream").stream(chat::resume).add(app);
 
     At::new("/health").get(server::health).add(app);
     At::new("/ready").get(server::ready).add(app);
@@ -121,6 +132,7 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/me/tokens/{id}").get(login::get).delete(login::revoke).add(app);
     At::new("/v1/login").post(login::log_in).add(app);
     At::new("/v1/logout").post(login::log_out).add(app);
+    At::new("/webhooks/{route}").post(webhooks::receive).add(app);
     At::new("/v1/audit").get(audit::list).add(app);
     At::new("/v1/agents").get(agents::list).add(app);
     At::new("/v1/agents/refresh").post(agents::refresh).add(app);
@@ -150,6 +162,25 @@ fn route_all(app: &mut Routes<'_>) {
     At::new("/v1/choices").get(choices::all).add(app);
     session("/choices").get(choices::of_session).add(app);
     session("/choices/{id}").post(choices::answer).add(app);
+
+    At::new("/v1/chat/completions").post(completions::create).add(app);
+    At::new("/v1/responses").post(responses::create).add(app);
+    At::new("/v1/responses/{id}").get(responses::get).add(app);
+    At::new("/v1/responses/{id}/cancel").post(responses::cancel).add(app);
+    At::new("/v1/models").get(models::list).add(app);
+    At::new("/v1/models/{id:.+}").get(models::get).add(app);
+    At::new("/v1/webhook-endpoints").get(webhook_endpoints::list).post(webhook_endpoints::create).add(app);
+    At::new("/v1/webhook-endpoints/{id}")
+        .get(webhook_endpoints::get)
+        .patch(webhook_endpoints::patch)
+        .delete(webhook_endpoints::delete)
+        .add(app);
+    At::new("/v1/webhook-endpoints/{id}/rotate").post(webhook_endpoints::rotate).add(app);
+    At::new("/v1/webhook-endpoints/{id}/test").post(webhook_endpoints::test).add(app);
+    At::new("/v1/webhook-endpoints/{id}/enable").post(webhook_endpoints::enable).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries").get(webhook_endpoints::deliveries).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}").get(webhook_endpoints::delivery).add(app);
+    At::new("/v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver").post(webhook_endpoints::redeliver).add(app);
 
     At::new("/v1/events").stream(events::all).add(app);
     session("/events").stream(events::events).add(app);

@@ -27,8 +27,9 @@ use crate::{
     error::{ApiError, Code},
     gateway::SettingsView,
     logs::{self, Line, Tail},
-    protocol::frame::EndReason,
+    protocol::{frame::EndReason, webhook::Endpoint},
     timestamp::Timestamp,
+    webhooks::inbound::{Route, RouteStatus},
 };
 
 /// `GET /v1/config`
@@ -150,10 +151,10 @@ pub struct SocketStats {
 /// The ways in and out.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Channels {
-    /// Inbound webhooks; there are none in this version.
-    webhook_routes: Vec<Value>,
-    /// Outbound webhooks; there are none in this version.
-    webhook_endpoints: Vec<Value>,
+    /// The routes for inbound webhooks.
+    webhook_routes: Vec<RouteStatus>,
+    /// Outbound webhooks: all endpoints, the oldest first.
+    webhook_endpoints: Vec<Endpoint>,
     /// WebSocket connections.
     sockets: Sockets,
 }
@@ -211,7 +212,9 @@ impl SocketStats {
     }
 }
 
-/// `GET /v1/channels/status`: the ways in and out. There are no webhooks in this version, so their lists are empty.
-pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> web::Json<Channels> {
-    web::Json(Channels { webhook_routes: Vec::new(), webhook_endpoints: Vec::new(), sockets: api.sockets.now() })
+/// `GET /v1/channels/status`: the ways in and out.
+pub(super) async fn channels(api: Data<Api>, Admin(_): Admin) -> Result<web::Json<Channels>, ApiError> {
+    let webhook_routes = api.gateway.webhook_routes().iter().map(Route::status).collect();
+    let webhook_endpoints = api.gateway.all_endpoints().await?;
+    Ok(web::Json(Channels { webhook_routes, webhook_endpoints, sockets: api.sockets.now() }))
 }

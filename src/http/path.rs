@@ -10,7 +10,7 @@ use actix_web::{FromRequest, HttpRequest, dev::Payload};
 
 use crate::{
     error::{ApiError, Code},
-    ids::{ChoiceId, MessageId, SessionKey, TokenId, TurnId},
+    ids::{ChoiceId, DeliveryId, EndpointId, MessageId, SessionKey, TokenId, TurnId},
 };
 
 /// The session key of a path.
@@ -24,6 +24,10 @@ pub struct Under<T>(pub SessionKey, pub T);
 /// The id of something that belongs to no session.
 #[derive(Debug, Clone)]
 pub struct Id<T>(pub T);
+
+/// A webhook endpoint and the delivery to it.
+#[derive(Debug, Clone)]
+pub struct DeliveryTo(pub EndpointId, pub DeliveryId);
 
 /// Something that has an id.
 pub trait Named: FromStr {
@@ -56,6 +60,8 @@ named! {
     MessageId, MessageNotFound, "message";
     ChoiceId, ChoiceNotFound, "choice";
     TokenId, TokenNotFound, "token";
+    EndpointId, EndpointNotFound, "webhook endpoint";
+    DeliveryId, DeliveryNotFound, "delivery";
 }
 
 /// Parses a session key.
@@ -86,6 +92,17 @@ impl<T: Named + 'static> FromRequest for Id<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(T::named(segment(request, "id")).map(Self))
+    }
+}
+
+impl FromRequest for DeliveryTo {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let parsed = EndpointId::named(segment(request, "id"))
+            .and_then(|endpoint| Ok(Self(endpoint, DeliveryId::named(segment(request, "delivery"))?)));
+        ready(parsed)
     }
 }
 

@@ -57,6 +57,12 @@ pub struct Metrics {
     pub lags: IntCounterVec,
     /// Streams that were cut because they took nothing.
     pub cut_streams: IntCounter,
+    /// Bytes that wait for streams of sessions, shared ones counted for each.
+    pub stream_bytes: IntGauge,
+    /// Panics, wherever they happened.
+    pub panics: IntCounter,
+    /// What watchdogs have put right.
+    pub watchdog: IntCounterVec,
     /// WebSocket connections.
     pub sockets: IntGauge,
     /// TCP connections.
@@ -93,6 +99,14 @@ pub struct Metrics {
     pub refusals: IntCounterVec,
     /// Entries of the audit that wait to be written.
     pub audit_queue: IntGauge,
+    /// Webhook deliveries by what came of an attempt, and those that were dropped.
+    pub webhook_deliveries: IntCounterVec,
+    /// Time of one attempt at a webhook delivery.
+    pub webhook_attempt: Histogram,
+    /// Webhook deliveries that wait.
+    pub webhook_backlog: IntGauge,
+    /// Inbound webhooks by route and outcome.
+    pub webhooks: IntCounterVec,
     /// The configured bounds, by setting.
     pub limits: GaugeVec,
     /// Lines in the log ring.
@@ -175,6 +189,15 @@ impl Metrics {
                 counters("stream_lags_total", "Streams that fell behind and read on from the store.", &["of"]),
             )?,
             cut_streams: add(r, IntCounter::new("streams_cut_total", "Streams that were cut: they took nothing."))?,
+            stream_bytes: add(
+                r,
+                IntGauge::new(
+                    "stream_waiting_bytes",
+                    "Bytes that wait for streams of sessions, each stream's counted.",
+                ),
+            )?,
+            panics: add(r, IntCounter::new("panics_total", "Panics; each was contained."))?,
+            watchdog: add(r, counters("watchdog_actions_total", "What watchdogs have put right.", &["action"]))?,
             sockets: add(r, IntGauge::new("websockets", "WebSocket connections."))?,
             connections: add(r, IntGauge::new("http_connections", "TCP connections of clients."))?,
             feed_bytes: add(r, IntGauge::new("feed_ring_bytes", "Bytes kept for those that follow all sessions."))?,
@@ -221,6 +244,24 @@ impl Metrics {
             )?,
             refusals: add(r, counters("refusals_total", "Calls that were refused.", &["code"]))?,
             audit_queue: add(r, IntGauge::new("audit_queue_entries", "Entries of the audit that wait to be written."))?,
+            webhook_deliveries: add(
+                r,
+                counters(
+                    "webhook_deliveries_total",
+                    "Attempts at webhook deliveries, and drops, by outcome.",
+                    &["outcome"],
+                ),
+            )?,
+            webhook_attempt: add(
+                r,
+                Histogram::with_opts(timed(
+                    "webhook_attempt_seconds",
+                    "Time of one attempt at a webhook delivery.",
+                    WAITS,
+                )),
+            )?,
+            webhook_backlog: add(r, IntGauge::new("webhook_backlog", "Webhook deliveries that wait."))?,
+            webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,
             limits: add(r, GaugeVec::new(Opts::new("limit", "Configured bounds, in base units."), &["setting"]))?,
             log_lines: add(r, IntGauge::new("log_ring_lines", "Lines of the log that are kept in memory."))?,
             log_records: add(r, counters("log_records_total", "Log records.", &["level"]))?,
@@ -252,6 +293,12 @@ impl Metrics {
         }
         for outcome in ["warned", "exceeded", "asked", "changed", "stopped", "refused"] {
             metrics.budgets.with_label_values(&[outcome]).reset();
+        }
+        for action in ["task_restarted", "turn_without_agent", "session_retried"] {
+            metrics.watchdog.with_label_values(&[action]).reset();
+        }
+        for outcome in ["delivered", "retried", "failed", "dropped"] {
+            metrics.webhook_deliveries.with_label_values(&[outcome]).reset();
         }
         for level in ["error", "warn", "info", "debug", "trace"] {
             metrics.log_records.with_label_values(&[level]).reset();

@@ -110,7 +110,7 @@ pub struct AuditEntry {
     pub id: AuditId,
     /// When.
     pub at: Timestamp,
-    /// Which user did it; `local` in open mode, `cli` on the machine of the database, empty for a `login.refused`.
+    /// Which user did it; `local` in open mode, `cli` on the machine of the database, empty for a `login.refused` and for what the server did by itself.
     pub actor: String,
     /// With which token; null without one.
     pub token_id: Option<TokenId>,

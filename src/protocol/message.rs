@@ -119,6 +119,13 @@ pub struct Message {
 }
 
 impl Message {
+    /// The final assistant text among the messages of a turn, in their order; empty when there is none.
+    #[must_use]
+    pub fn response(messages: &[Self]) -> String {
+        let texts = messages.iter().rev().filter(|message| message.role == Role::Assistant).map(Self::text);
+        texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+    }
+
     /// All text parts joined, in order.
     #[must_use]
     pub fn text(&self) -> String {

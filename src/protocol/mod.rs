@@ -13,6 +13,7 @@ pub mod frame;
 pub mod message;
 pub mod session;
 pub mod turn;
+pub mod webhook;
 
 pub use answer::{Aborted, AcceptedTurn, Acknowledged, Brief, Cleared, Health, OpenTool, StoppedTurn};
 pub use choice::{Choice, ChoiceAnswer, ChoiceKind, ChoiceOption, OptionKind, Question, QuestionOption, ResolvedBy};

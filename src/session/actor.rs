@@ -39,6 +39,7 @@ use crate::{
     protocol::frame::EndReason,
     store::Store,
     timestamp::Timestamp,
+    webhooks::outbound::Outbound,
 };
 
 /// Messages that may wait for one session.
@@ -50,6 +51,8 @@ pub struct Deps {
     pub effective: RwLock<Arc<Effective>>,
     /// The store.
     pub store: Store,
+    /// The way to the store with the webhooks of what is stored.
+    pub outbound: Outbound,
     /// The agents.
     pub registry: Registry,
     /// Places for agent processes.
@@ -109,6 +112,8 @@ pub struct SessionActor {
     pub(super) subscribers: Subscribers,
     /// True while a look at the subscribers is due.
     pub(super) judging: bool,
+    /// True when a turn ran that nothing could end, at the last look.
+    pub(super) orphaned: bool,
     /// Those that wait for the end of a turn.
     pub(super) waiters: HashMap<TurnId, Vec<oneshot::Sender<Finished>>>,
     /// Those that wait for a reset or delete.
@@ -161,7 +166,10 @@ impl SessionHandle {
     {
         // An actor ends on purpose only when nothing that it took is undone, so what was still in its mailbox was
         // not taken.
-        let undelivered = || if self.fate.get().is_some() { Undelivered::Gone } else { Undelivered::Failed };
+        let undelivered = || match self.fate.get() {
+            Some(Fate::Crashed) | None => Undelivered::Failed,
+            Some(_) => Undelivered::Gone,
+        };
         self.addr.send(message).await.map_err(|_closed| undelivered())
     }
 
@@ -236,6 +244,7 @@ impl SessionActor {
             backend: Backend::default(),
             subscribers: Subscribers::default(),
             judging: false,
+            orphaned: false,
             waiters: HashMap::new(),
             enders: Vec::new(),
             drainers: Vec::new(),
@@ -392,6 +401,7 @@ impl Handler<EvictIfIdle> for SessionActor {
 
     fn handle(&mut self, EvictIfIdle { idle }: EvictIfIdle, ctx: &mut Self::Context) -> bool {
         self.waiters.retain(|_, waiting| waiting.iter().any(|waiter| !waiter.is_closed()));
+        self.watch_owner(ctx);
         let primary = self.state.as_ref().is_some_and(|state| state.record.snapshot.primary);
         let evict = !primary && self.idle() && self.touched.elapsed() >= idle;
         if evict {

@@ -29,7 +29,7 @@ use crate::{
 /// Events that are taken from an agent at once.
 const HEARD_AT_ONCE: usize = 128;
 /// How long after a kill the end of the event channel is waited for, beyond the grace of the kill itself.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Calls that must not happen twice are remembered so long in memory; the store has them for a day. It covers the
 /// time between a look into the store and the decision.
 const CALL_MEMORY: Duration = Duration::from_secs(120);
@@ -183,7 +183,7 @@ impl SessionActor {
         let pool = self.deps.pool.clone();
         let owner = ctx.address().recipient();
         let limit = self.deps.config().pool.max_wait;
-        let wait = async move { timeout(limit.0, pool.acquire(owner)).await };
+        let wait = async move { timeout(limit.0, pool.acquire(Some(owner))).await };
         let handle = beside(ctx, wait, move |actor, lease, ctx| {
             actor.backend.acquiring = None;
             match lease {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     ids::{ChoiceId, TurnId},
-    protocol::{Attachment, ChoiceAnswer, CreateSession, PatchSession, Policy, ResolvedBy, Snapshot, Turn},
+    protocol::{Attachment, ChoiceAnswer, CreateSession, Message, PatchSession, Policy, ResolvedBy, Snapshot, Turn},
     timestamp::Timestamp,
 };
 
@@ -106,6 +106,19 @@ pub struct Enqueue {
     pub once: Option<Once>,
     /// The request that sends it, for the log.
     pub request_id: Option<Arc<str>>,
+    /// What was said before, where the conversation begins with this message.
+    pub before: Arc<Vec<Message>>,
+    /// The turn that it must follow, if any.
+    pub after: Option<After>,
+}
+
+/// The turn that a message must follow: it is refused when the conversation has gone on since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// The turn.
+    pub turn: TurnId,
+    /// The newest event at a moment when it was the last turn, for when it is over.
+    pub seq: u64,
 }
 
 /// A call that must not happen twice.

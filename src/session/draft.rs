@@ -345,6 +345,8 @@ impl Draft {
             audit: std::mem::take(&mut self.audit),
             spends: self.spends.clone(),
             audience: self.state.as_ref().map(|state| Audience::of(&state.record.snapshot)),
+            deliveries: Vec::new(),
+            dropped: Vec::new(),
             urgent,
         }
     }

@@ -40,6 +40,8 @@ const BATCH: usize = 1024;
 pub(super) const CONGESTED: usize = 512;
 /// With so many inputs waiting, clients are turned away.
 const FULL: usize = 2048;
+/// Commits in a row that the store may refuse for what they say; then what is in memory does not fit what is stored.
+const REFUSALS: u32 = 5;
 /// The first and the longest pause before a failed commit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -76,6 +78,8 @@ pub(super) struct Lane {
     /// True between a failed commit and the next try.
     resting: bool,
     pause: Option<Duration>,
+    /// Commits in a row that were refused for what they say.
+    refused: u32,
 }
 
 impl Lane {
@@ -200,8 +204,8 @@ impl SessionActor {
         let batch = Arc::clone(&append.events);
         let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append) };
         self.lane.committing = true;
-        let store = self.deps.store.clone();
-        beside(ctx, async move { store.append(append).await }, move |actor, result, ctx| {
+        let outbound = self.deps.outbound.clone();
+        beside(ctx, async move { outbound.append(append).await }, move |actor, result, ctx| {
             actor.lane.committing = false;
             match result {
                 Ok(()) => actor.committed(commit, ctx),
@@ -247,7 +251,7 @@ impl SessionActor {
 
     /// What was decided is on disk: now it is true, and can be told.
     fn committed(&mut self, mut commit: Commit, ctx: &mut Context<Self>) {
-        self.lane.pause = None;
+        (self.lane.pause, self.lane.refused) = (None, 0);
         self.last_seq = commit.draft.last_seq();
         if self.epoch == 0 && commit.draft.state.is_some() {
             // The first commit of a key claims it.
@@ -333,6 +337,13 @@ impl SessionActor {
     fn failed(&mut self, commit: Commit, error: ApiError, ctx: &mut Context<Self>) {
         for (reply, _) in commit.replies {
             drop(reply.send(Err(error.clone())));
+        }
+        // The same again is refused again. A session that goes by what it has in memory would try for ever; opened anew
+        // it goes by what is stored.
+        self.lane.refused = if error.code == Code::Internal { self.lane.refused + 1 } else { 0 };
+        if self.lane.refused >= REFUSALS {
+            log::error!(session:% = self.key; "what the session has in memory does not fit what is stored");
+            return self.end(Fate::Crashed, ctx);
         }
         for input in commit.retained.into_iter().rev() {
             self.lane.inbox.push_front(input);

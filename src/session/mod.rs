@@ -8,14 +8,17 @@
 //!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`];
 //!   `audit` (what is noted of a command)
 //! - the actor: [`actor`] (glue), `lane` (one commit at a time), `backend` (the agent and its time limits)
-//! - over all sessions: [`admission`]
+//! - over all sessions: [`admission`]; without one: [`call`]
 //! - streams: [`outbox`], [`subscribers`], [`subscription`]
 
 pub mod actor;
+#[cfg(test)]
+mod actor_tests;
 pub mod admission;
 mod audit;
 mod backend;
 pub mod budget;
+pub mod call;
 pub mod coalesce;
 pub mod command;
 pub mod day_sums;
@@ -41,6 +44,6 @@ mod turns;
 pub mod workspace;
 
 pub use actor::{Deps, Effective, SessionActor, SessionHandle, Undelivered};
-pub use spending::of_stored as budget_of_stored;
+pub use spending::{check_day as check_day_of, of_stored as budget_of_stored};
 pub use subscription::{Item, Subscription};
 pub(crate) use subscription::{misses_progress, passes};

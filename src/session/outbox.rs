@@ -16,7 +16,10 @@ use std::{
 use bytestring::ByteString;
 use tokio::sync::Notify;
 
-use crate::protocol::frame::{Batch, EndReason};
+use crate::{
+    metrics,
+    protocol::frame::{Batch, EndReason},
+};
 
 /// Shared by the session (which pushes) and one subscriber (which takes).
 #[derive(Debug, Default)]
@@ -25,10 +28,30 @@ pub struct Outbox {
     ready: Notify,
 }
 
+/// Bytes that wait, counted among those of all streams.
+#[derive(Debug, Default)]
+struct Bytes(usize);
+
+impl Bytes {
+    fn set(&mut self, bytes: usize) {
+        if let Some(metrics) = metrics::get() {
+            let level = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
+            metrics.stream_bytes.add(level(bytes) - level(self.0));
+        }
+        self.0 = bytes;
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     items: VecDeque<Waiting>,
-    bytes: usize,
+    bytes: Bytes,
     /// The latest `session.state`; the latest wins, so it takes no place in line.
     state: Option<ByteString>,
     /// When the oldest thing that waits was pushed.
@@ -69,12 +92,13 @@ impl Outbox {
         if inner.lagging || inner.end.is_some() {
             return false;
         }
-        if !inner.items.is_empty() && inner.bytes.saturating_add(bytes) > bound {
+        let sum = inner.bytes.0.saturating_add(bytes);
+        if !inner.items.is_empty() && sum > bound {
             inner.items.clear();
-            inner.bytes = 0;
+            inner.bytes.set(0);
             inner.lagging = true;
         } else {
-            inner.bytes = inner.bytes.saturating_add(bytes);
+            inner.bytes.set(sum);
             inner.items.push_back(item);
         }
         inner.since.get_or_insert(now);
@@ -101,7 +125,7 @@ impl Outbox {
         inner.end.get_or_insert(reason);
         if drop_waiting {
             inner.items.clear();
-            inner.bytes = 0;
+            inner.bytes.set(0);
             inner.state = None;
         }
         drop(inner);
@@ -129,7 +153,8 @@ impl Outbox {
                 Waiting::Events(batch) => batch.bytes(),
                 Waiting::Control(_, frame) => frame.len(),
             };
-            inner.bytes = inner.bytes.saturating_sub(bytes);
+            let left = inner.bytes.0.saturating_sub(bytes);
+            inner.bytes.set(left);
             // Taking is progress: the clock of the judge starts again for what is left.
             inner.since = (!inner.items.is_empty()).then(Instant::now);
             return Some(Taken::Item(item));

@@ -40,6 +40,21 @@ pub fn used(state: &State, day: Amount, now: Timestamp) -> Used {
     }
 }
 
+/// Fails where a user has used up the day, for what belongs to no session.
+///
+/// # Errors
+/// `budget_exceeded`.
+pub fn check_day(config: &BudgetConfig, user: &str, sums: &DaySums, now: Timestamp) -> Result<(), ApiError> {
+    let today = budget::day_of(now);
+    let used = Used { session: Amount::default(), day: sums.of(user, today), today };
+    let none = BudgetRecord::default();
+    let bounds = budget::bounds(config, user, &none, &used);
+    match budget::judge(config, &none, &bounds, false) {
+        Verdict::Stop(bound) => Err(bound.refusal(now)),
+        Verdict::GoOn | Verdict::Ask(_) => Ok(()),
+    }
+}
+
 impl Draft {
     /// The bounds that hold now; none without budgets.
     fn bounds(&self, env: &Env<'_>) -> Vec<Bound> {

@@ -7,7 +7,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::{command::Once, queue::Queue, rope::Rope};
+use super::{
+    command::{After, Once},
+    queue::Queue,
+    rope::Rope,
+};
 use crate::{
     agents::ToolCall,
     ids::{MessageId, SessionId, SessionKey, TurnId},
@@ -287,6 +291,16 @@ impl State {
     #[must_use]
     pub fn busy(&self) -> bool {
         self.running.is_some() || !self.queue.is_empty()
+    }
+
+    /// True when `after` is the last turn: of those that wait or run, or of those that are over.
+    #[must_use]
+    pub fn ends_with(&self, after: After) -> bool {
+        let waits = self.queue.iter().last().map(|turn| turn.turn.id);
+        match waits.or_else(|| self.running.as_ref().map(|running| running.turn.turn.id)) {
+            Some(last) => last == after.turn,
+            None => self.last_seq == after.seq,
+        }
     }
 
     /// The row as it is to be stored.

@@ -17,7 +17,7 @@ use crate::{
     gateway::{Accepted, Finished},
     ids::TurnId,
     protocol::{
-        AgentStatus, EventBody, Policy, ResolvedBy, Turn, TurnError, TurnState, Usage, event::Resumed,
+        AgentStatus, EventBody, Message, Part, Policy, ResolvedBy, Turn, TurnError, TurnState, Usage, event::Resumed,
         turn::AttachmentInfo,
     },
     store::{BudgetScope, ChoiceWrite, TurnRecord},
@@ -59,6 +59,10 @@ impl Draft {
         if state.record.snapshot.archived {
             return Err(ApiError::new(Code::SessionArchived, "the session is archived; PATCH archived to false first"));
         }
+        if message.after.is_some_and(|after| !state.ends_with(after)) {
+            let message = "the conversation has gone on since; continue after its last response";
+            return Err(ApiError::new(Code::PreviousResponseNotLast, message));
+        }
         if message.policy == Policy::Reject && state.busy() {
             return Err(ApiError::new(Code::SessionBusy, "a turn runs or waits, and the policy is to be refused then"));
         }
@@ -68,6 +72,10 @@ impl Draft {
                 .with("depth", waits)
                 .with("limit", env.settings.max_queue));
         }
+        if state.record.snapshot.message_count == 0 && !state.busy() {
+            self.tell_before(env, &message.before);
+        }
+        let Some(state) = &self.state else { return Err(no_session()) };
         let steer = message.policy == Policy::Steer && self.can_steer(env, message);
         let record = new_turn(env, state, message);
         if steer {
@@ -88,6 +96,19 @@ impl Draft {
         let turn = state.turn(id).ok_or_else(|| ApiError::new(Code::Internal, "the turn ended while it was accepted"));
         let position = state.position(id).unwrap_or(0);
         Ok(Accepted { turn: turn.or_else(|error| self.settled(id).ok_or(error))?, position, steered: false, seq })
+    }
+
+    /// Begins the transcript with what was said elsewhere. The content of files is not kept: it belongs to turns.
+    fn tell_before(&mut self, env: &mut Env<'_>, before: &[Message]) {
+        for message in before {
+            let mut message = Message { id: env.message_id(), created_at: env.now, ..message.clone() };
+            for part in &mut message.parts {
+                if let Part::File { content_base64, .. } = part {
+                    *content_base64 = None;
+                }
+            }
+            self.add_message(env.now, message);
+        }
     }
 
     /// A turn that ended within this very draft, as when its agent is not configured any more.

@@ -1,6 +1,9 @@
 //! Where an agent works, and what it gets of the conversation so far.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sha2::{Digest as _, Sha256};
@@ -30,6 +33,60 @@ pub fn prepare(config: &Config, agent: &str, key: &SessionKey) -> Result<PathBuf
         return folder.canonicalize().map_err(|error| format!("{} cannot be used: {error}", folder.display()));
     }
     Ok(folder)
+}
+
+/// Where calls without a session work, a folder each.
+const CALLS: &str = "calls";
+
+/// The folder that a call works in; its own one goes with it.
+#[derive(Debug)]
+pub struct CallFolder {
+    path: PathBuf,
+    own: bool,
+}
+
+impl CallFolder {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it, where it is the call's own. Its agent is gone.
+    pub fn remove(self) {
+        if self.own
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            log::warn!(error:% = error; "{} could not be removed", self.path.display());
+        }
+    }
+}
+
+/// The folder in which `agent` works for a call: the configured one, or one of the call's own.
+///
+/// # Errors
+/// Text that says which folder cannot be used and why.
+pub fn prepare_call(config: &Config, agent: &str, call: TurnId) -> Result<CallFolder, String> {
+    let configured = config.agents.get(agent).and_then(|agent| agent.cwd.clone());
+    let own = configured.is_none() && config.agents.get(agent).is_some_and(|agent| !agent.command.is_empty());
+    let needed = own || configured.is_some();
+    let path = configured.unwrap_or_else(|| config.data_dir().join(CALLS).join(call.to_string()));
+    if needed {
+        let failed = |error| format!("{} cannot be used: {error}", path.display());
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        return Ok(CallFolder { path: path.canonicalize().map_err(failed)?, own });
+    }
+    Ok(CallFolder { path, own })
+}
+
+/// Removes what calls of an earlier run have left. Their agents are gone.
+pub fn sweep_calls(config: &Config) {
+    match std::fs::remove_dir_all(config.data_dir().join(CALLS)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            log::warn!(error:% = error; "the folders of calls of an earlier run could not be removed");
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// A folder name for a key: readable, and different for different keys also where only odd characters differ.

@@ -3,9 +3,10 @@
 use diesel::prelude::*;
 
 use super::{
-    Append, Claimed, ClaimedSession, SessionWrite, audit, choices,
+    Append, Audience, Claimed, ClaimedSession, SessionWrite, audit, choices,
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
+    deliveries,
     events::{self, BatchRow},
     fault::Fault,
     hot::Advance,
@@ -121,7 +122,7 @@ pub(super) fn write_rest(connection: &mut AnyConnection, append: &Append) -> Res
     for record in &append.idempotency {
         ledger::remember(connection, record, Some(key))?;
     }
-    Ok(())
+    deliveries::insert(connection, &append.deliveries)
 }
 
 /// Removes all of a key but its row in `logs`, and one row in the feed that stands for the events that are gone.
@@ -137,6 +138,7 @@ fn remove_all(c: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
     // Their attachments go with them.
     diesel::delete(turns_table::table.filter(turns_table::key.eq(key))).execute(c)?;
     diesel::delete(idempotency_keys::table.filter(idempotency_keys::session_key.eq(key))).execute(c)?;
+    deliveries::forget(c, key)?;
     leave_a_mark(c, key)?;
     diesel::delete(sessions_table::table.filter(sessions_table::key.eq(key))).execute(c)?;
     Ok(())
@@ -156,16 +158,37 @@ fn leave_a_mark(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Takes a key over and loads what its new owner needs. None when the key was never used; then nothing is written.
-pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<Option<Claimed>, Fault> {
-    let key = key.as_str();
+/// Takes a key over without looking at what is stored under it but for whose it is. None when it has no session.
+pub(super) fn claim_for_removal(
+    connection: &mut AnyConnection,
+    key: &SessionKey,
+) -> Result<Option<(Claimed, Audience)>, Fault> {
+    let Some(audience) = sessions::audience(connection, key.as_str())? else { return Ok(None) };
+    let log = take_over(connection, key.as_str())?;
+    Ok(log.map(|claimed| (claimed, audience)))
+}
+
+/// Raises the epoch of a key.
+fn take_over(connection: &mut AnyConnection, key: &str) -> Result<Option<Claimed>, Fault> {
     let log = diesel::update(logs::table.filter(logs::key.eq(key)))
         .set(logs::epoch.eq(logs::epoch + 1))
         .returning((logs::epoch, logs::last_seq, logs::oldest_seq))
         .get_result::<(i64, i64, i64)>(connection)
         .optional()?;
     let Some((epoch, last_seq, oldest_seq)) = log else { return Ok(None) };
-    let session = match sessions::current(connection, key)? {
+    Ok(Some(Claimed {
+        epoch,
+        last_seq: unsigned("logs.last_seq", last_seq)?,
+        oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
+        session: None,
+    }))
+}
+
+/// Takes a key over and loads what its new owner needs. None when the key was never used; then nothing is written.
+pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<Option<Claimed>, Fault> {
+    let key = key.as_str();
+    let Some(mut claimed) = take_over(connection, key)? else { return Ok(None) };
+    claimed.session = match sessions::current(connection, key)? {
         None => None,
         Some(record) => {
             let id = record.snapshot.id.to_string();
@@ -178,10 +201,5 @@ pub(super) fn claim(connection: &mut AnyConnection, key: &SessionKey) -> Result<
             })
         }
     };
-    Ok(Some(Claimed {
-        epoch,
-        last_seq: unsigned("logs.last_seq", last_seq)?,
-        oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
-        session,
-    }))
+    Ok(Some(claimed))
 }

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Append, Store, StoreError,
+    Store, StoreError,
     codec::{signed, text, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
@@ -106,11 +106,12 @@ pub struct Spend {
 /// Adds what the appends that were made have used. Always in the order of users and days: transactions of several
 /// writers on Postgres must not wait for each other in a circle.
 pub(super) fn add(connection: &mut AnyConnection, writes: &[Write], replies: &[Reply]) -> Result<(), Fault> {
-    let made = writes.iter().zip(replies).filter_map(|(write, reply)| match (write, reply) {
-        (Write::Append(append), Reply::Appended(..)) => Some(append),
-        _ => None,
+    let made = writes.iter().zip(replies).flat_map(|(write, reply)| match (write, reply) {
+        (Write::Append(append), Reply::Appended(..)) => append.spends.as_slice(),
+        (Write::Spend(spend), Reply::Done) => std::slice::from_ref(spend),
+        _ => &[],
     });
-    for ((user, day), (tokens, cost_usd)) in sums(made.map(|append| &**append)) {
+    for ((user, day), (tokens, cost_usd)) in sums(made) {
         let values = (
             user_spend::user_name.eq(text(&user)),
             user_spend::day.eq(day),
@@ -130,9 +131,9 @@ pub(super) fn add(connection: &mut AnyConnection, writes: &[Write], replies: &[R
     Ok(())
 }
 
-fn sums<'a>(appends: impl Iterator<Item = &'a Append>) -> BTreeMap<(String, i64), (u64, f64)> {
+fn sums<'a>(spends: impl Iterator<Item = &'a Spend>) -> BTreeMap<(String, i64), (u64, f64)> {
     let mut sums: BTreeMap<(String, i64), (u64, f64)> = BTreeMap::new();
-    for spend in appends.flat_map(|append| &append.spends) {
+    for spend in spends {
         let (tokens, cost_usd) = sums.entry((spend.user.clone(), spend.day)).or_default();
         *tokens = tokens.saturating_add(spend.tokens);
         *cost_usd += spend.cost_usd;
@@ -141,6 +142,14 @@ fn sums<'a>(appends: impl Iterator<Item = &'a Append>) -> BTreeMap<(String, i64)
 }
 
 impl Store {
+    /// Adds what somebody has used outside of any session.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn spend(&self, spend: Spend) -> Result<(), StoreError> {
+        self.write(Write::Spend(spend)).await.map(|_| ())
+    }
+
     /// What users have used on a day and after it.
     ///
     /// # Errors

@@ -154,7 +154,19 @@ impl Store {
             if let Some(owner) = &owner {
                 query = query.filter(sessions::owner.eq(owner));
             }
-            query.load(connection)?.into_iter().map(ChoiceRow::read).collect()
+            let rows: Vec<ChoiceRow> = query.load(connection)?;
+            let readable = rows.into_iter().filter_map(|row| {
+                let id = row.id.clone();
+                match row.read() {
+                    Ok(choice) => Some(choice),
+                    // One that cannot be read must not hide the others.
+                    Err(fault) => {
+                        log::error!(choice = id.as_str(); "a choice cannot be read and is not listed: {fault:?}");
+                        None
+                    }
+                }
+            });
+            Ok(readable.collect())
         })
         .await
     }

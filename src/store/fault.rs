@@ -13,13 +13,23 @@ pub(super) enum Fault {
     Busy(String),
     /// The database cannot do it now: it is full, read-only, or its disk fails.
     Unavailable(String),
+    /// The file is not what a database should be: written over, or cut. It does not heal by itself.
+    Damaged(String),
     /// It is the job's own fault, or what is stored makes no sense. The same again fails again.
     Row(String),
 }
 
-/// What SQLite says when a file or a statement is wrong, and not the moment.
-const HOPELESS: [&str; 7] =
-    ["malformed", "not a database", "no such table", "no such column", "datatype mismatch", "too big", "syntax error"];
+/// What SQLite says when its file was written over or cut, and Postgres of its own.
+const DAMAGED: [&str; 6] = [
+    "database disk image is malformed",
+    "file is not a database",
+    "malformed database schema",
+    "invalid page in block",
+    "could not read block",
+    "could not open file",
+];
+/// What they say when a statement is wrong, and not the moment.
+const HOPELESS: [&str; 5] = ["no such table", "no such column", "datatype mismatch", "too big", "syntax error"];
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
@@ -33,6 +43,8 @@ impl From<Error> for Fault {
                 // SQLite's "locked" is none of these: it has waited for `busy_timeout` by then.
                 if text.contains("deadlock") {
                     Self::Busy(text)
+                } else if DAMAGED.iter().any(|damaged| text.contains(damaged)) {
+                    Self::Damaged(text)
                 } else if HOPELESS.iter().any(|hopeless| text.contains(hopeless)) {
                     Self::Row(text)
                 } else {
@@ -52,7 +64,29 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Lost(text) | Fault::Busy(text) | Fault::Unavailable(text) => Self::Unavailable(text),
+            Fault::Damaged(text) => Self::Unavailable(format!("the database is damaged ({text}): restore a backup")),
             Fault::Row(text) => Self::Corrupt(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Fault {
+        Fault::from(Error::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned())))
+    }
+
+    #[test]
+    fn what_is_damaged_is_told_from_what_is_wrong_and_from_what_passes() {
+        assert!(matches!(fault("database disk image is malformed"), Fault::Damaged(_)));
+        assert!(matches!(fault("file is not a database"), Fault::Damaged(_)));
+        assert!(matches!(fault("no such table: turns"), Fault::Row(_)));
+        assert!(matches!(fault("database or disk is full"), Fault::Unavailable(_)));
+        assert!(matches!(fault("attempt to write a readonly database"), Fault::Unavailable(_)));
+        assert!(matches!(fault("deadlock detected"), Fault::Busy(_)));
+        let error = StoreError::from(fault("database disk image is malformed"));
+        assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("restore a backup")), "{error}");
     }
 }

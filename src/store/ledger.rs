@@ -6,13 +6,13 @@ use diesel::prelude::*;
 
 use super::{
     IdempotencyRecord, Store, StoreError,
-    codec::text,
+    codec::{parse_optional, text},
     connection::{AnyConnection, each},
     fault::Fault,
     schema::{idempotency_keys, processes},
     writer::{Reply, Write},
 };
-use crate::{agents::ProcessRecord, timestamp::Timestamp};
+use crate::{agents::ProcessRecord, ids::SessionKey, timestamp::Timestamp};
 
 /// How long a call is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -91,6 +91,24 @@ impl Store {
                 outcome,
                 created_at: Timestamp(created_at),
             }))
+        })
+        .await
+    }
+
+    /// The session that the call under that scope and key was about; none for a call that is not remembered, or about none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn session_of_call(&self, scope: &str, key: &str) -> Result<Option<SessionKey>, StoreError> {
+        let (scope, key) = (text(scope), text(key));
+        self.read(move |connection| {
+            let session = idempotency_keys::table
+                .filter(idempotency_keys::scope.eq(&scope))
+                .filter(idempotency_keys::key.eq(&key))
+                .select(idempotency_keys::session_key)
+                .first::<Option<String>>(connection)
+                .optional()?;
+            parse_optional("idempotency_keys.session_key", session.flatten().as_deref())
         })
         .await
     }

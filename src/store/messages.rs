@@ -119,6 +119,21 @@ fn around(
     Ok(Some(Paged { data, has_more }))
 }
 
+fn of_turn(connection: &mut AnyConnection, session: SessionId, turn: TurnId) -> Result<Vec<Message>, Fault> {
+    let rows = messages::table
+        .filter(messages::session_id.eq(session.to_string()))
+        .filter(messages::turn_id.eq(turn.to_string()))
+        .order(messages::ordinal.asc())
+        .select(MessageRow::as_select())
+        .load(connection)?;
+    rows.into_iter().map(MessageRow::read).collect()
+}
+
+/// The final assistant text of a turn; empty when there is none.
+pub(super) fn response(connection: &mut AnyConnection, session: SessionId, turn: TurnId) -> Result<String, Fault> {
+    Ok(Message::response(&of_turn(connection, session, turn)?))
+}
+
 impl Store {
     /// A page of a conversation, in the order in which its messages were written; their ids are the cursors. A cursor
     /// that is no message of it gives an empty page.
@@ -211,16 +226,6 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn messages_of_turn(&self, session: SessionId, turn: TurnId) -> Result<Vec<Message>, StoreError> {
-        let (session, turn) = (session.to_string(), turn.to_string());
-        self.read(move |connection| {
-            let rows = messages::table
-                .filter(messages::session_id.eq(&session))
-                .filter(messages::turn_id.eq(&turn))
-                .order(messages::ordinal.asc())
-                .select(MessageRow::as_select())
-                .load(connection)?;
-            rows.into_iter().map(MessageRow::read).collect()
-        })
-        .await
+        self.read(move |connection| of_turn(connection, session, turn)).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use diesel::{RunQueryDsl as _, migration::MigrationSource, sql_query};
+use diesel::{Connection, RunQueryDsl as _, migration::MigrationSource, sql_query};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{StoreError, connection::AnyConnection};
@@ -12,6 +12,20 @@ const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// The lock under which servers that start together migrate one after the other ("greenroom" as a number).
 const ADVISORY_LOCK: i64 = 0x6772_6565_6e72;
+
+/// Why migrations were not made.
+enum Undone {
+    /// One of them cannot be made.
+    Migration(Box<dyn std::error::Error + Send + Sync>),
+    /// The transaction around them failed.
+    Transaction(diesel::result::Error),
+}
+
+impl From<diesel::result::Error> for Undone {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Transaction(error)
+    }
+}
 
 /// Brings the database up to date. One that a newer program has migrated is left alone.
 pub(super) fn run(connection: &mut AnyConnection) -> Result<(), StoreError> {
@@ -47,7 +61,7 @@ pub(super) fn check(connection: &mut AnyConnection) -> Result<(), StoreError> {
 fn up<C, DB>(connection: &mut C, migrations: EmbeddedMigrations) -> Result<(), StoreError>
 where
     DB: diesel::backend::Backend,
-    C: MigrationHarness<DB>,
+    C: MigrationHarness<DB> + Connection<Backend = DB>,
     EmbeddedMigrations: MigrationSource<DB>,
 {
     let failed = |error: &dyn std::fmt::Display| StoreError::Setup(format!("the database cannot be migrated: {error}"));
@@ -61,7 +75,18 @@ where
         )));
     }
     if applied.len() < known.len() {
-        connection.run_pending_migrations(migrations).map_err(|error| failed(&error))?;
+        // All of them or none: with some of them the program that was here before could not go on either.
+        let done = connection.transaction(|connection| match connection.run_pending_migrations(migrations) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Undone::Migration(error)),
+        });
+        done.map_err(|error| match error {
+            Undone::Migration(error) => StoreError::Setup(format!(
+                "the database cannot be migrated, and was left as it was: {}",
+                error.to_string().replace('\n', " ")
+            )),
+            Undone::Transaction(error) => failed(&error),
+        })?;
     }
     Ok(())
 }

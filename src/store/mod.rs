@@ -19,6 +19,8 @@ mod budgets;
 mod choices;
 mod codec;
 mod connection;
+mod deliveries;
+mod endpoints;
 mod events;
 mod fault;
 mod feed;
@@ -60,6 +62,8 @@ pub use accounts::{AccountChange, Accounts, LoginRecord};
 pub use audit::AuditFilter;
 pub use backup::{Backup, backup};
 pub use budgets::{BudgetMark, BudgetMarkKind, BudgetRecord, BudgetScope, BudgetUnit, DayRaise, Spend};
+pub use deliveries::{AttemptRecord, DeliveryWrite, PendingDelivery};
+pub use endpoints::{EndpointChange, EndpointRecord};
 pub use records::*;
 pub use retention::{PruneStep, Pruned, StoreSize};
 pub use vacuum::{Vacuumed, vacuum};
@@ -183,12 +187,6 @@ impl Store {
         })))
     }
 
-    /// True when other servers may work on the same database: on Postgres.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.0.shared
-    }
-
     /// Takes a key over: from now on every append of its previous owner is fenced. None when the key was never used;
     /// then nothing is written.
     ///
@@ -197,6 +195,18 @@ impl Store {
     pub async fn claim(&self, key: &SessionKey) -> Result<Option<Claimed>, StoreError> {
         match self.write(Write::Claim(key.clone())).await? {
             Reply::Claimed(claimed) => Ok(claimed.map(|claimed| *claimed)),
+            _ => Err(StoreError::Corrupt("a claim was mistaken".into())),
+        }
+    }
+
+    /// Takes a key over without reading what is stored under it, for its removal: the claim, and whose it is. None when it
+    /// has no session.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn claim_for_removal(&self, key: &SessionKey) -> Result<Option<(Claimed, Audience)>, StoreError> {
+        match self.write(Write::ClaimForRemoval(key.clone())).await? {
+            Reply::ClaimedForRemoval(claimed) => Ok(claimed.map(|claimed| *claimed)),
             _ => Err(StoreError::Corrupt("a claim was mistaken".into())),
         }
     }
@@ -220,9 +230,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] with the cause. A failed write counts for as long as `store.timeout`, so that
-    /// the next write can find out whether it is over.
+    /// the next write can find out whether it is over; a damaged database counts until the next start.
     pub async fn health(&self) -> Result<(), StoreError> {
-        if let Some(cause) = self.0.health.iter().find_map(|health| health.trouble(self.0.timeout)) {
+        let writers = self.0.health.iter().find_map(|health| health.trouble(self.0.timeout));
+        if let Some(cause) = writers.or_else(|| self.0.pool.damage()) {
             return Err(StoreError::Unavailable(cause));
         }
         self.read(|connection| {
@@ -254,6 +265,12 @@ impl Store {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.load().0 >= self.0.room
+    }
+
+    /// True when other servers may work on the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.0.shared
     }
 
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {

@@ -23,6 +23,8 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<AnyConnection>>,
     timeout: Duration,
+    /// What a read found damaged. It stays: a file does not heal, and what is read by chance may still be whole.
+    damage: Mutex<Option<String>>,
 }
 
 impl Pool {
@@ -30,7 +32,7 @@ impl Pool {
     pub(super) fn new(target: Target, size: u32, timeout: Duration) -> Arc<Self> {
         let size = usize::try_from(size).unwrap_or(1).max(1);
         let permits = Arc::new(Semaphore::new(size));
-        Arc::new(Self { target, size, permits, idle: Mutex::new(Vec::new()), timeout })
+        Arc::new(Self { target, size, permits, idle: Mutex::default(), timeout, damage: Mutex::default() })
     }
 
     /// Runs `read` on a connection. It may run twice, when the first connection turns out to be dead. When time is up
@@ -73,6 +75,9 @@ impl Pool {
 
     /// Keeps the connection for the next read, unless it may be damaged.
     fn give_back<T>(&self, connection: AnyConnection, result: Result<T, Fault>) -> Result<T, StoreError> {
+        if let Err(fault @ Fault::Damaged(_)) = result {
+            return Err(self.note_damage(fault));
+        }
         if matches!(result, Ok(_) | Err(Fault::Row(_))) && !self.permits.is_closed() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -82,6 +87,22 @@ impl Pool {
     /// The database.
     pub(super) const fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Tells of a damage once in the log, and keeps it for those who ask how the store is.
+    fn note_damage(&self, fault: Fault) -> StoreError {
+        let error = StoreError::from(fault);
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if damage.is_none() {
+            log::error!(cause:% = error; "the database is damaged");
+            *damage = Some(error.to_string());
+        }
+        error
+    }
+
+    /// What was found damaged since the start.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connections that read now.

@@ -7,9 +7,9 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{BudgetRecord, Spend};
+use super::{BudgetRecord, DeliveryWrite, Spend};
 use crate::{
-    ids::{ChoiceId, SessionId, SessionKey, TurnId},
+    ids::{ChoiceId, EndpointId, SessionId, SessionKey, TurnId},
     protocol::{Attachment, Choice, Message, Snapshot, Turn, Visibility, account::AuditEntry, frame::Batch},
     timestamp::Timestamp,
 };
@@ -207,6 +207,10 @@ pub struct Append {
     pub spends: Vec<Spend>,
     /// Who may see the session, for those that follow all sessions; of a session that is deleted, as it was.
     pub audience: Option<Audience>,
+    /// Who is told of its events by webhook.
+    pub deliveries: Vec<DeliveryWrite>,
+    /// How many of its events endpoints are not told of, because too many deliveries wait for them.
+    pub dropped: Vec<(EndpointId, u64)>,
     /// True when a client waits for it; under load it is committed before appends that only report progress.
     pub urgent: bool,
 }

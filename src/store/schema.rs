@@ -271,6 +271,53 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    webhook_endpoints (id) {
+        id -> Text,
+        owner -> Text,
+        name -> Nullable<Text>,
+        sees_all -> Bool,
+        url -> Text,
+        types -> Text,
+        sessions -> Nullable<Text>,
+        description -> Nullable<Text>,
+        secret -> Nullable<Text>,
+        old_secret -> Nullable<Text>,
+        old_secret_until -> Nullable<BigInt>,
+        disabled_reason -> Nullable<Text>,
+        failures -> BigInt,
+        dropped -> BigInt,
+        last_error -> Nullable<Text>,
+        last_error_at -> Nullable<BigInt>,
+        last_success_at -> Nullable<BigInt>,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+        claimed_by -> Text,
+        claimed_until -> BigInt,
+    }
+}
+
+diesel::table! {
+    webhook_deliveries (position) {
+        position -> BigInt,
+        id -> Text,
+        endpoint_id -> Text,
+        session_key -> Nullable<Text>,
+        seq -> Nullable<BigInt>,
+        kind -> Text,
+        body -> Text,
+        state -> Text,
+        attempts -> Integer,
+        tries -> Integer,
+        next_at -> BigInt,
+        last_attempt_at -> Nullable<BigInt>,
+        last_status -> Nullable<Integer>,
+        last_error -> Nullable<Text>,
+        created_at -> BigInt,
+        finished_at -> Nullable<BigInt>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     logs,
     sessions,
@@ -282,3 +329,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     rules,
     native_ids
 );
+
+diesel::allow_tables_to_appear_in_same_query!(webhook_endpoints, webhook_deliveries);

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::{
-    Page, Paged, SessionFilter, SessionRecord, Share, Store, StoreError,
+    Audience, Page, Paged, SessionFilter, SessionRecord, Share, Store, StoreError,
     codec::{from_json, from_name, optional_text, parse, signed, text, to_json, to_name, unsigned},
     connection::{AnyConnection, each},
     fault::Fault,
@@ -205,6 +205,22 @@ pub(super) fn current(connection: &mut AnyConnection, key: &str) -> Result<Optio
     row.map(|(row, last_seq)| row.read(last_seq)).transpose()
 }
 
+/// Whose the present conversation of a key is, from nothing but the columns that say so.
+pub(super) fn audience(connection: &mut AnyConnection, key: &str) -> Result<Option<Audience>, Fault> {
+    let row = sessions::table
+        .filter(sessions::key.eq(key))
+        .filter(sessions::is_current)
+        .select((sessions::owner, sessions::visibility, sessions::org_id))
+        .first::<(String, String, Option<String>)>(connection)
+        .optional()?;
+    Ok(row.map(|(owner, visibility, org_id)| Audience {
+        owner: owner.into(),
+        // What makes no sense shows it to nobody else.
+        visibility: Visibility::parse(&visibility).unwrap_or(Visibility::Private),
+        org_id: org_id.map(Into::into),
+    }))
+}
+
 fn by_id(connection: &mut AnyConnection, id: &str) -> Result<Option<SessionRecord>, Fault> {
     let row = sessions::table
         .inner_join(logs::table.on(logs::key.eq(sessions::key)))
@@ -246,7 +262,19 @@ fn list(connection: &mut AnyConnection, filter: &SessionFilter, page: &Page) -> 
     let (after, before) = (cursor(&page.after)?, cursor(&page.before)?);
     let walk = Walk::new(page, after, before);
     let rows = walk!(query, walk, sessions::list_id).load::<(SessionRow, i64)>(connection)?;
-    walk.finish(rows, |(row, last_seq)| row.read(last_seq))
+    // One that cannot be read must not hide the others.
+    let read = |(row, last_seq): (SessionRow, i64)| {
+        let key = row.key.clone();
+        match row.read(last_seq) {
+            Err(Fault::Row(cause)) => {
+                log::error!(session = key.as_str(), cause = cause.as_str(); "a session cannot be read and is not listed");
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    };
+    let page = walk.finish(rows, read)?;
+    Ok(Paged { data: page.data.into_iter().flatten().collect(), has_more: page.has_more })
 }
 
 /// The `LIKE` pattern for texts that contain `part`, in lower case.

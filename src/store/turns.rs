@@ -251,7 +251,29 @@ impl Store {
         self.read(|connection| {
             let keys = turns::table.filter(turns::unfinished).select(turns::key).distinct().order(turns::key.asc());
             let keys = keys.load::<String>(connection)?;
-            keys.iter().map(|key| parse("turns.key", key)).collect()
+            let known = keys.iter().filter_map(|key| match parse("turns.key", key) {
+                Ok(key) => Some(key),
+                // One that makes no sense must not keep the others from being taken up.
+                Err(fault) => {
+                    log::error!(key = key.as_str(); "unfinished turns have a key that is none: {fault:?}");
+                    None
+                }
+            });
+            Ok(known.collect())
+        })
+        .await
+    }
+
+    /// A turn of whichever session, without its files.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn turn_by_id(&self, id: TurnId) -> Result<Option<TurnRecord>, StoreError> {
+        let id = id.to_string();
+        self.read(move |connection| {
+            let row =
+                turns::table.filter(turns::id.eq(&id)).select(TurnRow::as_select()).first(connection).optional()?;
+            row.map(|row| row.read(Vec::new())).transpose()
         })
         .await
     }

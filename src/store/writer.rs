@@ -10,14 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{RunQueryDsl as _, connection::SimpleConnection as _, prelude::*, sql_query};
+use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountChange, Append, Claimed, IdempotencyRecord, StoreError, accounts,
+    AccountChange, Append, AttemptRecord, Audience, Claimed, DeliveryWrite, EndpointChange, IdempotencyRecord, Spend,
+    StoreError, accounts,
     append::{self, Applied},
     audit, budgets,
     connection::{self, AnyConnection, Role, Target},
+    deliveries, endpoints,
     fault::Fault,
     feed,
     health::Health,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     agents::ProcessRecord,
     feed::{Published, Ring},
-    ids::{SessionKey, TokenId},
+    ids::{DeliveryId, SessionKey, TokenId},
     metrics,
     protocol::account::AuditEntry,
     timestamp::Timestamp,
@@ -43,6 +45,7 @@ const INQUIRIES: u32 = 50;
 #[derive(Debug)]
 pub(super) enum Write {
     Claim(SessionKey),
+    ClaimForRemoval(SessionKey),
     Append(Box<Append>),
     RememberCall(IdempotencyRecord),
     SweepIdempotency(Timestamp),
@@ -58,13 +61,20 @@ pub(super) enum Write {
     Prune(Box<PruneStep>),
     GiveBack(u32),
     EmptyLog,
+    /// What somebody has used outside of any session; added up with what appends have used.
+    Spend(Spend),
+    Endpoint(Box<EndpointChange>),
+    Delivery(Box<DeliveryWrite>),
+    Attempt(Box<AttemptRecord>),
+    Redeliver(DeliveryId, Timestamp),
+    PurgeDeliveries(Timestamp),
 }
 
 impl Write {
     /// The key whose order of writes must be kept.
     pub(super) fn key(&self) -> Option<&SessionKey> {
         match self {
-            Self::Claim(key) => Some(key),
+            Self::Claim(key) | Self::ClaimForRemoval(key) => Some(key),
             Self::Append(append) => Some(&append.key),
             Self::Prune(step) => Some(&step.key),
             Self::RememberCall(_)
@@ -78,7 +88,13 @@ impl Write {
             | Self::SweepAudit(_)
             | Self::SweepSpend(_)
             | Self::GiveBack(_)
-            | Self::EmptyLog => None,
+            | Self::EmptyLog
+            | Self::Spend(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Attempt(_)
+            | Self::Redeliver(..)
+            | Self::PurgeDeliveries(_) => None,
         }
     }
 }
@@ -91,17 +107,24 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
-            | Self::SweepAudit(_)
             | Self::SweepSpend(_)
             | Self::Prune(_)
             | Self::GiveBack(_)
-            | Self::EmptyLog => false,
+            | Self::EmptyLog
+            | Self::Attempt(_)
+            | Self::SweepAudit(_)
+            | Self::Spend(_)
+            | Self::PurgeDeliveries(_) => false,
             Self::Claim(_)
+            | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
             | Self::ProcessStarted(_)
             | Self::ProcessEnded(_)
             | Self::Account(_)
-            | Self::AccountsSeen(_) => true,
+            | Self::AccountsSeen(_)
+            | Self::Endpoint(_)
+            | Self::Delivery(_)
+            | Self::Redeliver(..) => true,
         }
     }
 }
@@ -114,6 +137,7 @@ pub(super) enum Reply {
     Appended(i32, Option<i64>),
     Fenced,
     Claimed(Option<Box<Claimed>>),
+    ClaimedForRemoval(Option<Box<(Claimed, Audience)>>),
     Count(usize),
     Pruned(Pruned),
 }
@@ -169,10 +193,22 @@ impl Writer {
         Self { target, connection, lane: None, health, ring }
     }
 
-    /// Works until every sender is gone and all jobs are done.
+    /// Works until every sender is gone and all jobs are done. A panic beside the transactions, which have a guard of
+    /// their own, costs the batch in hand its answers, and nothing else.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let (mut intake, mut batch) = (Intake::default(), Vec::with_capacity(MAX_BATCH));
-        while intake.next(&mut jobs, &mut batch) {
+        let mut intake = Intake::default();
+        while catch_unwind(AssertUnwindSafe(|| self.work(&mut jobs, &mut intake))).is_err() {
+            log::error!("a writer of the store has panicked, and goes on");
+            // What the panic left behind is not known.
+            self.connection = None;
+            self.health.end(Some("the writer panicked"));
+            self.ring.reset();
+        }
+    }
+
+    fn work(&mut self, jobs: &mut mpsc::Receiver<Job>, intake: &mut Intake) {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        while intake.next(jobs, &mut batch) {
             self.health.backlog.store(intake.len(), Ordering::Relaxed);
             self.health.begin();
             let begun = Instant::now();
@@ -189,21 +225,11 @@ impl Writer {
                 let _ = reply.send(result);
             }
             if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
-                self.empty_log();
+                if retention::empty_log(self.connection.as_mut()).is_err() {
+                    // Whether its patience was set back is not known.
+                    self.connection = None;
+                }
             }
-        }
-    }
-
-    /// Writes SQLite's log into the file and cuts it down to nothing. A reader that is in the way is not waited for: the
-    /// log is cut another time.
-    fn empty_log(&mut self) {
-        let Some(AnyConnection::Sqlite(c)) = &mut self.connection else { return };
-        let done =
-            c.batch_execute("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;");
-        if let Err(error) = done {
-            log::debug!("the log of the database was not emptied: {error}");
-            // Whether its patience was set back is not known.
-            self.connection = None;
         }
     }
 
@@ -292,6 +318,7 @@ impl Writer {
                 AnyConnection::Postgres(_) => merge::all(connection, lane, writes)?,
             };
             budgets::add(connection, writes, &replies)?;
+            endpoints::count_dropped(connection, writes, &replies)?;
             Ok(replies)
         })
     }
@@ -406,6 +433,9 @@ fn one_by_one(connection: &mut AnyConnection, lane: i32, writes: &[Write]) -> Re
 pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> Result<Reply, Fault> {
     match write {
         Write::Claim(key) => Ok(Reply::Claimed(append::claim(connection, key)?.map(Box::new))),
+        Write::ClaimForRemoval(key) => {
+            Ok(Reply::ClaimedForRemoval(append::claim_for_removal(connection, key)?.map(Box::new)))
+        }
         Write::Append(append) => Ok(Reply::of(lane, append::apply(connection, lane, append)?)),
         Write::RememberCall(record) => ledger::remember(connection, record, None).map(|()| Reply::Done),
         Write::SweepIdempotency(before) => ledger::sweep(connection, *before).map(Reply::Count),
@@ -414,6 +444,7 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         Write::Account(change) => accounts::change(connection, &change.0, change.1.as_ref()).map(Reply::Count),
         Write::AccountsSeen(version) => accounts::seen(connection, *version).map(|()| Reply::Done),
         Write::TokensUsed(uses) => accounts::used(connection, uses).map(|()| Reply::Done),
+        Write::Spend(_) => Ok(Reply::Done),
         Write::Audit(entries) => audit::insert(connection, entries).map(|()| Reply::Done),
         Write::SweepSpend(before) => retention::sweep_spend(connection, *before).map(Reply::Count),
         Write::Prune(step) => prune::step(connection, step).map(Reply::Pruned),
@@ -421,6 +452,11 @@ pub(super) fn one(connection: &mut AnyConnection, lane: i32, write: &Write) -> R
         // After the commit: a transaction cannot.
         Write::EmptyLog => Ok(Reply::Done),
         Write::SweepAudit(before) => audit::sweep(connection, *before).map(Reply::Count),
+        Write::Endpoint(change) => endpoints::change(connection, change).map(Reply::Count),
+        Write::Delivery(write) => deliveries::insert(connection, std::slice::from_ref(write)).map(|()| Reply::Done),
+        Write::Attempt(attempt) => deliveries::note(connection, attempt).map(|()| Reply::Done),
+        Write::Redeliver(id, at) => deliveries::again(connection, *id, *at).map(Reply::Count),
+        Write::PurgeDeliveries(before) => deliveries::purge(connection, *before).map(Reply::Count),
     }
 }
 

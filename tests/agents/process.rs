@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use greenroom::agents::{
-    ProcessRecord,
-    process::{Line, MARKER, Process, Spawn, SpawnError, environment, sweep},
+    ProcessLedger, ProcessRecord,
+    process::{Line, MARKER, Process, Spawn, SpawnError, environment, sweep, sweep_unrecorded},
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::{Instant, timeout};
@@ -207,4 +207,38 @@ async fn the_sweep_leaves_alone_what_is_not_proven_to_be_ours() {
     assert_eq!(swept(vec![reused, rebooted, unmarked]).await, 0);
     assert!(!is_gone(grandchild) && !is_gone(record.pgid));
     assert_eq!(swept(vec![record]).await, 1);
+}
+
+/// A ledger that forgets, as a server does that is killed before it has written a record down.
+struct Forgetful(String);
+
+impl ProcessLedger for Forgetful {
+    fn started(&self, _: ProcessRecord) {}
+
+    fn ended(&self, _: i32) {}
+
+    fn home(&self) -> &str {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_finds_what_was_started_and_never_recorded() {
+    let homes: Vec<String> = (0..2).map(|_| format!("{}.", uuid::Uuid::now_v7().simple())).collect();
+    let mut started = Vec::new();
+    for home in &homes {
+        let mut spawn = shell(&format!("setsid sh -c '{STUBBORN}' & wait"), &Arc::new(Ledger::default()));
+        spawn.ledger = Arc::new(Forgetful(home.clone()));
+        let mut process = Process::spawn(spawn).unwrap();
+        let reaper = Reaper(process.pgid());
+        let grandchild = pid(&mut process).await;
+        started.push((process.pgid(), grandchild, reaper));
+        std::mem::forget(process);
+    }
+    let sweep = |home: String| async { tokio::task::spawn_blocking(move || sweep_unrecorded(&home)).await.unwrap() };
+    assert_eq!(sweep(String::new()).await, 0, "without a home nothing is anybody's");
+    assert!(sweep(homes[0].clone()).await >= 2);
+    assert!(is_gone(started[0].0) && is_gone(started[0].1));
+    assert!(!is_gone(started[1].0) && !is_gone(started[1].1), "of another home");
+    assert!(sweep(homes[1].clone()).await >= 2);
 }

@@ -15,6 +15,7 @@ mod backup;
 mod bad_input;
 mod bounds;
 mod budgets;
+mod chat;
 mod choices;
 mod conversations;
 mod echo;

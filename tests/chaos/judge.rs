@@ -1,63 +1,101 @@
 //! The judge: compares what clients were told with the final log. It knows nothing of the inside.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{clients::World, gateway::TestGateway};
+use crate::{
+    belief::{Belief, Turn},
+    gateway::TestGateway,
+    world::{Answer, Sent, World},
+};
+
+/// The log of each session.
+pub async fn logs(server: &TestGateway, world: &World) -> Vec<Vec<String>> {
+    let mut logs = Vec::new();
+    for key in &world.keys {
+        logs.push(server.stored(key).await);
+    }
+    logs
+}
 
 pub async fn judge(server: &TestGateway, world: &World) {
-    let (told, seen) = (world.told(), world.seen());
-    let (mut turns, mut interrupted) = (0, 0);
-    for (key, told) in &told {
-        let log = server.stored(key).await;
-        let events: Vec<Value> = log.iter().map(|event| serde_json::from_str(event).unwrap()).collect();
-        for (event, seq) in events.iter().zip(1..) {
-            assert_eq!(event["seq"], seq, "{key}: the log has a gap");
-        }
-        let shown = &seen[key];
-        assert_eq!(shown.len(), log.len(), "{key}: the subscriber did not see all events");
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    for (key, log) in world.keys.iter().zip(logs(server, world).await) {
+        let belief = read(key, &log);
+        let seen = world.seen(key);
+        assert_eq!(seen.len(), log.len(), "{key}: not every event was shown, or more than the log has");
         for (bytes, seq) in log.iter().zip(1..) {
-            assert_eq!(Some(bytes), shown.get(&seq), "{key}: event {seq} differs from what was shown");
+            assert_eq!(Some(bytes), seen.get(&seq), "{key}: event {seq} differs from what was shown");
         }
-        let mut queued: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        let mut accepted: Vec<&str> = Vec::new();
-        let mut started: Vec<&str> = Vec::new();
-        let mut finished: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for event in &events {
-            let turn = event["turn_id"].as_str().unwrap_or_default();
-            match event["type"].as_str().unwrap() {
-                "turn.queued" => {
-                    let client_id = event["data"]["turn"]["client_id"].as_str().unwrap();
-                    queued.entry(client_id).or_default().push(turn);
-                    accepted.push(turn);
-                }
-                "turn.started" => started.push(turn),
-                "turn.finished" => finished.entry(turn).or_default().push(event["data"]["state"].as_str().unwrap()),
-                _ => assert!(!finished.contains_key(turn), "{key}: {event} after the end of its turn"),
-            }
+        let sent = world.sent(key);
+        for message in &sent {
+            happened(key, message, &belief);
         }
-        for sent in told {
-            assert_eq!(
-                queued.get(sent.client_id.as_str()),
-                Some(&vec![sent.turn.as_str()]),
-                "{key}: not accepted once"
-            );
+        in_order(key, &sent, &belief);
+        for (id, turn) in &belief.turns {
+            let stored = server.turn(key, id).await;
+            assert_eq!(stored["state"].as_str(), turn.state.as_deref(), "{key}: {id} and its event differ");
+            *ends.entry(turn.state.clone().unwrap()).or_default() += 1;
         }
-        for turn in &accepted {
-            let ends = finished.get(turn).unwrap_or_else(|| panic!("{key}: {turn} was never settled"));
-            assert_eq!(ends.len(), 1, "{key}: {turn} ended {ends:?}");
-            interrupted += usize::from(ends == &["interrupted"]);
-        }
-        let unique: BTreeSet<&&str> = started.iter().collect();
-        assert_eq!(unique.len(), started.len(), "{key}: a turn ran twice");
-        let expected: Vec<&str> = accepted.iter().copied().filter(|turn| started.contains(turn)).collect();
-        assert_eq!(started, expected, "{key}: turns did not run in the order in which they were accepted");
-        for turn in &accepted {
-            let stored = server.turn(key, turn).await;
-            assert_eq!(stored["state"], finished[turn][0], "{key}: the turn and its event differ");
-        }
-        turns += accepted.len();
     }
-    println!("chaos: {turns} turns accepted, {interrupted} interrupted, each settled once");
+    println!("chaos: each turn settled once: {ends:?}");
+    assert!(ends.contains_key("completed") && ends.contains_key("interrupted"), "too little has happened: {ends:?}");
+    for what in ["turns accepted", "texts offered", "connections of followers", "answers", "cancels"] {
+        assert!(world.counted(what) > 0, "no {what}: the test would show nothing");
+    }
+}
+
+/// The log by its own rules.
+fn read(key: &str, log: &[String]) -> Belief {
+    let mut belief = Belief::default();
+    for (text, seq) in log.iter().zip(1u64..) {
+        let event: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(event["seq"], seq, "{key}: the log has a gap");
+        belief.read(&event);
+    }
+    belief.at_rest();
+    belief
+}
+
+/// A message is what its sender was told that it is.
+fn happened(key: &str, sent: &Sent, belief: &Belief) {
+    let is_it = |turn: &&Turn| turn.client_id.as_deref() == Some(&sent.tag) && !turn.again;
+    let turns = belief.turns.values().filter(is_it).count();
+    let steered = belief.steered.iter().filter(|text| text.contains(&sent.tag)).count();
+    let times = turns + steered;
+    match &sent.answer {
+        Answer::Turn(id) => {
+            assert_eq!(times, 1, "{key}: {sent:?} happened {times} times");
+            // A text that was offered and offered again under its key is told as the turn that it has become.
+            let turn = belief.turns.get(id).unwrap_or_else(|| panic!("{key}: {sent:?} is not in the log"));
+            assert_eq!(turn.client_id.as_deref(), Some(sent.tag.as_str()), "{key}: another turn was named");
+        }
+        Answer::Steered(_) => assert_eq!(times, 1, "{key}: {sent:?} happened {times} times"),
+        Answer::Refused(_) => assert_eq!(times, 0, "{key}: {sent:?} happened {times} times"),
+        Answer::Unknown => assert!(times <= 1 && !sent.keyed, "{key}: {sent:?} happened {times} times"),
+    }
+}
+
+/// Of each line of messages, the later was accepted later; and what nobody put elsewhere ran in that order.
+fn in_order(key: &str, sent: &[Sent], belief: &Belief) {
+    let mut lines: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for message in sent {
+        if let Answer::Turn(id) = &message.answer
+            && message.policy != "steer"
+        {
+            lines.entry(message.line).or_default().push(id);
+        }
+    }
+    let place_in = |order: &[String], id: &str| order.iter().position(|other| other == id);
+    for turns in lines.values() {
+        let accepted: Vec<_> = turns.iter().map(|id| place_in(&belief.accepted, id)).collect();
+        assert!(accepted.is_sorted(), "{key}: not accepted in the order in which they were answered: {turns:?}");
+        let in_line = turns.iter().filter(|id| {
+            let turn = &belief.turns[**id];
+            !turn.moved && !turn.policy_first
+        });
+        let ran: Vec<_> = in_line.filter_map(|id| place_in(&belief.started, id)).collect();
+        assert!(ran.is_sorted(), "{key}: not run in the order in which they were accepted");
+    }
 }

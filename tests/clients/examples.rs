@@ -60,7 +60,7 @@ async fn the_page_shows_every_word_once_over_a_hundred_cuts() {
     let messages = [&long(), markup, &long(), &long(), &long(), end];
     let page = format!("{origin}/index.html?server={}&session=web:page", network.url(""));
     let todo = json!({"page": page, "messages": messages, "until": end}).to_string();
-    let said = node_within(Duration::from_secs(300), "browser", "tests/clients/browser.mjs", &[&todo]).await;
+    let said = node_within(Duration::from_secs(300), "page", "tests/clients/browser.mjs", &[&todo]).await;
     let shown: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
 
     assert_eq!(network.left(), 0, "it was cut a hundred times");
@@ -79,7 +79,7 @@ async fn a_reader_of_server_sent_events_gets_every_event_once_over_a_hundred_cut
         last = turn_id(&server.message("k", json!({"text": long()})).await);
     }
     let todo = json!({"url": network.url("/v1/sessions/k"), "until": last}).to_string();
-    let said = node("browser", "tests/clients/events.mjs", &[&todo]).await;
+    let said = node("page", "tests/clients/events.mjs", &[&todo]).await;
     let said: Value = serde_json::from_str(&said).unwrap();
     let seen: Vec<u64> = said["seen"].as_array().unwrap().iter().map(|seq| seq.as_u64().unwrap()).collect();
     assert!(seen.iter().copied().eq(1..=seen.len() as u64), "no gap and no event twice");

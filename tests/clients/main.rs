@@ -9,7 +9,15 @@
 #[path = "../support/gateway/mod.rs"]
 mod gateway;
 
+#[path = "../support/mock_llm/mod.rs"]
+mod mock_llm;
+
 mod ag_ui;
 mod cuts;
 mod examples;
+mod openai;
+mod openai_calls;
 mod run;
+mod ui_message;
+mod webhook_receiver;
+mod webhooks;

@@ -44,6 +44,7 @@ pub async fn node_within(limit: Duration, packages: &str, script: &str, argument
 }
 
 /// Runs a script of the repository with Python and the packages of a set.
+#[allow(dead_code, reason = "not every state of this folder has a client from PyPI")]
 pub async fn python(packages: &str, script: &str, arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(set(packages).join("bin/python"));

@@ -369,6 +369,8 @@ impl Machine {
             attempt: 1,
             once: None,
             request_id: None,
+            before: Arc::default(),
+            after: None,
         };
         self.command(Command::Enqueue(Arc::new(message)));
         let running = self.state.as_ref().and_then(|state| state.running.as_ref());

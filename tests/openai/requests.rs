@@ -33,6 +33,7 @@ async fn the_conversation_goes_along_without_tools_and_reasoning() {
     };
     let text = |text: &str| Part::Text { text: text.into() };
     let history = vec![
+        text_message(Role::System, "Be kind."),
         text_message(Role::User, "one"),
         message(Role::Assistant, vec![Part::Reasoning { text: "hmm".into() }, text("tw"), call.clone(), text("o")]),
         message(Role::Tool, vec![text("secret.txt")]),
@@ -44,9 +45,10 @@ async fn the_conversation_goes_along_without_tools_and_reasoning() {
     let mut session = Session::open(&agent, Ok(history)).await;
     session.ask("three").await.completed();
     let body = last_body(&mock);
-    let user = "[Note from the system: handed over]\n\nfailed before\n\nthree";
+    // A tool has its say only where somebody else's transcript gives it one.
+    let user = "[Result of the tool: secret.txt]\n\n[Note from the system: handed over]\n\nfailed before\n\nthree";
     let expected = json!([
-        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": "Be brief.\n\nBe kind."},
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "two"},
         {"role": "user", "content": user},

@@ -89,6 +89,25 @@ def place(case):
     path["key"] = maker.key
 
 
+def operation_of(case):
+    return case.operation.definition.raw["operationId"]
+
+
+def asks(body):
+    """Somebody must ask something, of an agent that there is; what was answered before has names by chance."""
+    body["model"] = "echo"
+    body.pop("previous_response_id", None)
+    if body.get("background"):
+        body.pop("stream", None)
+        body.pop("store", None)
+    question = {"role": "user", "content": "And now?"}
+    for name in ("messages", "input"):
+        if isinstance(body.get(name), list):
+            body[name].append(question)
+        elif isinstance(body.get(name), str):
+            body[name] = "And now?"
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Keeps calls to what this server is set up with, and streams to their pages: those have an end."""
@@ -111,6 +130,8 @@ def before_call(context, case, kwargs):
         if first in query and second in query:
             del query[second]
     body = case.body
+    if positive and isinstance(body, dict) and operation_of(case) in ("createChatCompletion", "createResponse"):
+        asks(body)
     # The last message of a run is from the user and says something.
     if case.operation.label == "POST /v1/ag-ui" and positive and isinstance(body, dict):
         body["messages"] = [*body["messages"], {"id": f"m-{next(NUMBERS)}", "role": "user", "content": "hello"}]

@@ -96,6 +96,8 @@ pub fn append(key: &SessionKey, epoch: i64, expected_seq: u64, texts: &[&str]) -
         audit: Vec::new(),
         spends: Vec::new(),
         audience: None,
+        deliveries: Vec::new(),
+        dropped: Vec::new(),
         urgent: false,
     }
 }

@@ -15,6 +15,7 @@ mod opening;
 mod outage;
 mod records;
 mod retention;
+mod webhooks;
 mod writing;
 
 use greenroom::{
@@ -114,6 +115,10 @@ on_both! {
     retention::archived_sessions_are_listed_by_when_they_were_touched,
     retention::the_size_is_told_and_what_is_free_is_given_back,
     accounts::only_what_is_old_leaves_the_audit,
+    webhooks::endpoints_come_back_as_they_were_written,
+    webhooks::one_server_at_a_time_delivers_to_an_endpoint,
+    webhooks::deliveries_are_written_with_their_append_or_not_at_all,
+    webhooks::a_reply_has_the_final_text,
     writing::a_bad_job_fails_alone,
     writing::many_producers_at_once,
     writing::appends_of_one_key_may_be_sent_without_waiting,

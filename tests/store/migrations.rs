@@ -75,7 +75,7 @@ impl Raw {
         let ours = columns.into_iter().filter(|column| !column.table_name.starts_with("__"));
         ours.map(|column| {
             // SQLite's word for a key that is the row's own number, which has 64 bits.
-            let number = (column.table_name.as_str(), column.column_name.as_str()) == ("event_batches", "position");
+            let number = column.column_name == "position";
             let kind = if number { "bigint".to_owned() } else { column.kind.to_lowercase() };
             Column { kind, ..column }
         })

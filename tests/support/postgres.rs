@@ -5,6 +5,9 @@
 //! that process ends, by return, panic or kill, the shell reads the end of the pipe, stops the server and removes
 //! the folder.
 
+// Not every test binary stops a server.
+#![allow(dead_code)]
+
 use std::{
     env,
     io::{BufRead as _, BufReader},
@@ -22,7 +25,7 @@ use std::{
 
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 
-/// The server of this test process.
+/// A server.
 pub struct Postgres {
     /// Where its socket is.
     pub folder: PathBuf,
@@ -50,6 +53,28 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// A server of its own, for a test that stops it.
+    pub fn own() -> Self {
+        start()
+    }
+
+    /// Stops it at once, as a crash does; what was committed is on its disk.
+    pub fn stop(&self) {
+        let pid_file = self.folder.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(&pid_file).unwrap();
+        let pid = text.lines().next().unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT).unwrap();
+        // The file goes last.
+        while pid_file.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again on its data.
+    pub fn start_again(&self) {
+        run(&programs(), &self.folder, unprivileged_user());
+    }
+
     /// The URL of a database by name.
     pub fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user=greenroom", self.folder.display())
@@ -64,27 +89,34 @@ fn start() -> Postgres {
     if let Some((uid, gid)) = user {
         chown(&folder, Some(uid), Some(gid)).unwrap();
     }
-    let command = |program: &Path| {
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", &folder).current_dir(&folder).process_group(0);
-        if let Some((uid, gid)) = user {
-            command.uid(uid).gid(gid);
-        }
-        command
-    };
     let data = folder.join("data");
-    let made = command(&programs.join("initdb"))
+    let made = command(&programs.join("initdb"), &folder, user)
         .args(["--no-locale", "--encoding=UTF8", "--auth=trust", "--username=greenroom", "-D"])
         .arg(&data)
         .output()
         .unwrap();
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    run(&programs, &folder, user);
+    Postgres { folder, databases: AtomicU32::new(0) }
+}
 
+/// A program as that user, in the folder.
+fn command(program: &Path, folder: &Path, user: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", folder).current_dir(folder).process_group(0);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// Runs the server until this process ends, or it is stopped.
+fn run(programs: &Path, folder: &Path, user: Option<(u32, u32)>) {
     let script = r#""$1" -D "$2" -c listen_addresses= -c unix_socket_directories="$3" &
         read -r _; kill -QUIT $!; wait $!; cd /; rm -rf "$3""#;
-    let mut watchdog = command(Path::new("/bin/sh"))
+    let mut watchdog = command(Path::new("/bin/sh"), folder, user)
         .args(["-c", script, "sh"])
-        .args([&programs.join("postgres"), &data, &folder])
+        .args([&programs.join("postgres"), &folder.join("data"), &folder.to_owned()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -103,7 +135,6 @@ fn start() -> Postgres {
     std::thread::spawn(move || lines.for_each(drop));
     // The pipe stays open until this process ends.
     std::mem::forget(watchdog);
-    Postgres { folder, databases: AtomicU32::new(0) }
 }
 
 /// The folder of `initdb` and `postgres`: the newest one that Debian's packages made, else the first one of `PATH`.

@@ -32,9 +32,13 @@ enum For {
     Viewer,
     /// The owner of the session, with the scope `write`.
     Owner,
+    /// The owner of the webhook endpoint, with the scope `read`.
+    Own,
+    /// The owner of the webhook endpoint, with the scope `write`.
+    ChangeOwn,
 }
 
-use For::{Admin, Browser, Caller, Owner, Public, Read, Viewer, Write};
+use For::{Admin, Browser, Caller, ChangeOwn, Own, Owner, Public, Read, Viewer, Write};
 
 /// Route, who may, body, and the status for those who may.
 type Row = (&'static str, For, fn() -> Value, u16);
@@ -51,6 +55,11 @@ fn run() -> Value {
     json!({"threadId": thread, "runId": "r", "messages": [message]})
 }
 
+/// A webhook endpoint that nobody listens at.
+fn endpoint() -> Value {
+    json!({"url": "http://127.0.0.1:1/", "types": ["error"]})
+}
+
 const TABLE: &[Row] = &[
     ("GET /health", Public, none, 200),
     ("GET /ready", Public, none, 200),
@@ -60,6 +69,8 @@ const TABLE: &[Row] = &[
     ("GET /openapi.json", Public, none, 200),
     ("GET /docs", Public, none, 200),
     ("GET /docs/{file}", Public, none, 200),
+    // Its signature is its credential; this one takes all from this machine.
+    ("POST /webhooks/{route}", Public, || json!({"text": "x"}), 202),
     ("GET /metrics", Admin, none, 200),
     ("GET /v1/config", Admin, none, 200),
     ("PATCH /v1/config", Admin, none, 200),
@@ -77,7 +88,30 @@ const TABLE: &[Row] = &[
     ("POST /v1/ag-ui", Write, run, 200),
     ("GET /v1/sessions", Read, none, 200),
     ("POST /v1/sessions", Write, none, 201),
+    ("GET /v1/webhook-endpoints", Read, none, 200),
+    ("POST /v1/webhook-endpoints", Write, endpoint, 201),
+    ("GET /v1/webhook-endpoints/{id}", Own, none, 200),
+    ("PATCH /v1/webhook-endpoints/{id}", ChangeOwn, || json!({"types": ["error"]}), 200),
+    ("DELETE /v1/webhook-endpoints/{id}", ChangeOwn, none, 204),
+    ("POST /v1/webhook-endpoints/{id}/rotate", ChangeOwn, none, 200),
+    ("POST /v1/webhook-endpoints/{id}/test", ChangeOwn, none, 202),
+    ("POST /v1/webhook-endpoints/{id}/enable", ChangeOwn, none, 200),
+    ("GET /v1/webhook-endpoints/{id}/deliveries", Own, none, 200),
+    ("GET /v1/webhook-endpoints/{id}/deliveries/{delivery}", Own, none, 200),
+    ("POST /v1/webhook-endpoints/{id}/deliveries/{delivery}/redeliver", ChangeOwn, none, 202),
     ("GET /v1/choices", Read, none, 200),
+    (
+        "POST /v1/chat/completions",
+        Write,
+        || json!({"model": "echo", "messages": [{"role": "user", "content": "x"}]}),
+        200,
+    ),
+    ("POST /v1/responses", Write, || json!({"model": "echo", "input": "x"}), 200),
+    // The id of a token names neither: whoever gets that far is told so.
+    ("GET /v1/responses/{id}", Read, none, 404),
+    ("POST /v1/responses/{id}/cancel", Write, none, 404),
+    ("GET /v1/models", Read, none, 200),
+    ("GET /v1/models/{id}", Read, none, 404),
     ("GET /v1/ws", Read, none, 200),
     ("GET /v1/sessions/{key}", Viewer, none, 200),
     ("PATCH /v1/sessions/{key}", Owner, || json!({"title": "x"}), 200),
@@ -86,6 +120,11 @@ const TABLE: &[Row] = &[
     ("GET /v1/sessions/{key}/messages", Viewer, none, 200),
     ("POST /v1/sessions/{key}/messages", Owner, || json!({"text": "x"}), 202),
     ("GET /v1/sessions/{key}/messages/{id}", Viewer, none, 200),
+    ("POST /v1/sessions/{key}/chat", Owner, || json!({"text": "x"}), 200),
+    ("GET /v1/sessions/{key}/chat/stream", Viewer, none, 204),
+    ("POST /v1/chat", Write, || json!({"id": format!("chat:{}", uuid::Uuid::now_v7()), "text": "x"}), 200),
+    // Nothing runs: the same whether the session is there, or to be seen.
+    ("GET /v1/chat/{key}/stream", Read, none, 204),
     ("POST /v1/sessions/{key}/reset", Owner, none, 200),
     ("POST /v1/sessions/{key}/reload", Owner, none, 200),
     ("POST /v1/sessions/{key}/continue", Owner, || json!({"text": "x", "profile": "y"}), 202),
@@ -133,7 +172,8 @@ fn routes() -> BTreeSet<String> {
             (".delete(", "DELETE"),
         ] {
             if handlers.contains(call) {
-                found.insert(format!("{method} {prefix}{path}"));
+                // A pattern, as of a part that may hold slashes, is no part of the path's name.
+                found.insert(format!("{method} {prefix}{}", path.replace(":.+}", "}")));
             }
         }
     }
@@ -186,6 +226,7 @@ fn refusal(row: For, who: Who) -> Option<(u16, &'static str)> {
         (_, Who::WrongScope) => Some((403, "missing_scope")),
         (_, Who::Admin) => None,
         (Admin, _) => Some((403, "missing_scope")),
+        (Own | ChangeOwn, Who::Stranger | Who::Member) => Some((404, "endpoint_not_found")),
         (Viewer | Owner, Who::Stranger) => Some((404, "session_not_found")),
         (Owner, Who::Member) => Some((403, "not_session_owner")),
         _ => None,
@@ -195,6 +236,10 @@ fn refusal(row: For, who: Who) -> Option<(u16, &'static str)> {
 /// A session of alice's that her organisation sees: its key, and what a `{id}` of the path stands for.
 async fn prepare(house: &House, number: usize, path: &str) -> (String, String) {
     let key = format!("k{number}");
+    if path.contains("webhook-endpoints/{id}") {
+        let made = house.post(&house.alice, "/v1/webhook-endpoints", endpoint()).await.ok(201);
+        return (key, str_of(&made, "id").to_owned());
+    }
     if !path.contains("{key}") {
         let id = crate::people::token_id(house, &house.alice).await;
         return (key, id);
@@ -247,17 +292,31 @@ async fn knock(house: &House, path: &str, token: Option<&str>) -> (u16, String) 
 
 #[tokio::test]
 async fn every_route_for_every_caller() {
-    let house = House::new();
+    let house = House::with(&[
+        ("GREENROOM_WEBHOOKS__CI__VERIFY", "none"),
+        ("GREENROOM_DELIVERY__ALLOW_ADDRESSES", r#"["127.0.0.0/8"]"#),
+    ]);
     let (reads, writes) = (token(&house.server, "alice", "read"), token(&house.server, "alice", "write,webhook"));
     let mut wrong = Vec::new();
     for (row, &(route, allowed, body, status)) in TABLE.iter().enumerate() {
         let (method, path) = route.split_once(' ').unwrap();
         for (place, who) in EVERYBODY.into_iter().enumerate() {
             let (key, id) = prepare(&house, row * EVERYBODY.len() + place, path).await;
-            let path = path.replace("{key}", &key).replace("{id}", &id).replace("{file}", "swagger-ui.css");
+            let delivery = if path.contains("{delivery}") {
+                let test = format!("/v1/webhook-endpoints/{id}/test");
+                str_of(&house.post(&house.alice, &test, json!({})).await.ok(202), "id").to_owned()
+            } else {
+                String::new()
+            };
+            let path = path
+                .replace("{delivery}", &delivery)
+                .replace("{key}", &key)
+                .replace("{id}", &id)
+                .replace("{file}", "swagger-ui.css")
+                .replace("{route}", "ci");
             let credentials = match who {
                 Who::Nobody => None,
-                Who::WrongScope if matches!(allowed, Read | Viewer) => Some(&writes),
+                Who::WrongScope if matches!(allowed, Read | Viewer | Own) => Some(&writes),
                 Who::WrongScope => Some(&reads),
                 Who::Stranger => Some(&house.carol),
                 Who::Member => Some(&house.bob),

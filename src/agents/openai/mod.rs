@@ -13,7 +13,7 @@ mod chunk;
 pub(super) mod endpoint;
 mod failure;
 mod request;
-mod retry;
+pub(crate) mod retry;
 pub(super) mod sse;
 mod turn;
 

@@ -42,10 +42,16 @@ impl Joined {
 }
 
 /// Builds the messages. Of the conversation so far, the texts go in and the files that it still holds; tool calls
-/// and reasoning do not. A note of Greenroom goes in as text of the user, because many templates take a system
-/// message only at the beginning.
+/// and reasoning do not. What the system said before all else is a system message; a later note goes in as text of the
+/// user, because many templates take a system message only at the beginning. So does the result of a tool that somebody
+/// else has called: Greenroom's own transcripts have none.
 pub fn conversation(system: Option<&str>, history: &[Message], prompt: &Prompt) -> Conversation {
     let mut joined = Joined::default();
+    let first = history.iter().take_while(|message| message.role == Role::System).count();
+    let (first, history) = history.split_at(first);
+    let told: Vec<String> = system.map(str::to_owned).into_iter().chain(first.iter().map(Message::text)).collect();
+    let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.trim().is_empty()).collect();
+    let system = told.join("\n\n");
     for message in history {
         match message.role {
             Role::User => joined.push("user", user_pieces(message)),
@@ -55,7 +61,10 @@ pub fn conversation(system: Option<&str>, history: &[Message], prompt: &Prompt) 
                 let note = if note.is_empty() { note } else { format!("[Note from the system: {note}]") };
                 joined.push("user", text_piece(&note));
             }
-            Role::Tool => {}
+            Role::Tool => {
+                let result = message.text();
+                joined.push("user", text_piece(&format!("[Result of the tool: {result}]")));
+            }
         }
     }
     let mut pieces = text_piece(&prompt.text);
@@ -68,7 +77,7 @@ pub fn conversation(system: Option<&str>, history: &[Message], prompt: &Prompt) 
     }
     let is_empty = pieces.is_empty();
     joined.push("user", pieces);
-    let system = system.filter(|text| !text.trim().is_empty());
+    let system = Some(system).filter(|text| !text.is_empty());
     let system = system.map(|text| json!({"role": "system", "content": text}));
     let messages = system.into_iter().chain(joined.0.iter().map(|(role, pieces)| to_json(role, pieces))).collect();
     Conversation { messages, left_out, is_empty }

@@ -43,7 +43,7 @@ pub fn wait(retry: u32, first: Duration, asked: Option<Duration>) -> Duration {
 }
 
 /// A number from 0 to 1, fresh each time: a new hasher has new keys.
-fn chance() -> f64 {
+pub fn chance() -> f64 {
     let bits = RandomState::new().hash_one(0) >> 32;
     u32::try_from(bits).map_or(0.0, |bits| f64::from(bits) / f64::from(u32::MAX))
 }

@@ -33,7 +33,7 @@ pub use self::{
     environment::{MARKER, environment, find_program},
     lines::{Line, Lines},
     stderr::readable,
-    sweep::sweep,
+    sweep::{sweep, sweep_unrecorded},
 };
 use self::{group::Group, stderr::StderrTail};
 use super::{ProcessLedger, ProcessRecord};
@@ -107,7 +107,7 @@ impl Process {
         if !cwd.is_dir() {
             return Err(SpawnError::NoFolder(cwd));
         }
-        let marker = uuid::Uuid::now_v7().simple().to_string();
+        let marker = format!("{}{}", ledger.home(), uuid::Uuid::now_v7().simple());
         env.insert(MARKER.to_owned(), marker.clone());
         let refused = |source| SpawnError::Refused { program: program.clone(), source };
 

@@ -64,9 +64,23 @@ pub(super) fn marked(marker: &str) -> Vec<i32> {
         return Vec::new();
     }
     let entry = format!("{MARKER}={marker}");
+    carrying(|variable| variable == entry.as_bytes())
+}
+
+/// The processes whose marker begins like this.
+pub(super) fn marked_from(home: &str) -> Vec<i32> {
+    if home.is_empty() {
+        return Vec::new();
+    }
+    let begin = format!("{MARKER}={home}");
+    carrying(|variable| variable.starts_with(begin.as_bytes()))
+}
+
+/// The processes with such a variable in their environment.
+fn carrying(is_it: impl Fn(&[u8]) -> bool) -> Vec<i32> {
     let carries = |pid: &i32| {
         let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
+        environ.split(|byte| *byte == 0).any(&is_it)
     };
     pids().filter(carries).collect()
 }

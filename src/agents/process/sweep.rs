@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use super::{
     ProcessRecord,
@@ -42,6 +45,33 @@ pub fn sweep(records: &[ProcessRecord]) -> usize {
         }
     }
     survivors.len()
+}
+
+/// Kills what carries a marker of this home, and waits as [`sweep`] does: processes that were started so shortly before
+/// a crash that no record tells of them. Returns how many there were. Must not be called once agents are started.
+#[must_use]
+pub fn sweep_unrecorded(home: &str) -> usize {
+    let (own, deadline) = (std::process::id(), Instant::now() + PATIENCE);
+    // Whoever was started by an agent carries its marker, too.
+    let look = || -> Vec<i32> {
+        let marked = procfs::marked_from(home).into_iter();
+        marked.filter(|pid| u32::try_from(*pid) != Ok(own)).collect()
+    };
+    let mut left = look();
+    let found = left.len();
+    while !left.is_empty() {
+        if Instant::now() >= deadline {
+            log::error!("processes of an earlier run do not end after SIGKILL");
+            break;
+        }
+        for pid in left {
+            // It may have ended since; then there is nothing to do.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        left = look();
+    }
+    found
 }
 
 fn leader_is_ours(record: &ProcessRecord) -> bool {

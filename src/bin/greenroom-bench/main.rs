@@ -8,6 +8,7 @@ mod client;
 mod cold;
 mod credentials;
 mod crowd;
+mod doors;
 mod fanout;
 mod growth;
 mod latency;
@@ -19,6 +20,7 @@ mod report;
 mod scrape;
 mod steady;
 mod streams;
+mod subscribers;
 mod throughput;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -49,6 +51,9 @@ struct Arguments {
     /// Where databases are made; must be on the disk that is meant [default: beside this program]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
+    /// Clients that come back at once in `storm`, up to 5000 [default: 2000; 100 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    clients: Option<u16>,
     /// Run a baseline server instead; used by this program itself
     #[arg(long, hide = true)]
     baseline: Option<baseline::Kind>,
@@ -67,6 +72,8 @@ enum Name {
     Latency,
     /// What is added to an agent's first token, and the CPU of its turn
     Agent,
+    /// The CPU of a turn that is told in another protocol's words
+    Doors,
     /// Acknowledged sends per second
     Sends,
     /// The rate of calls with a token against that of open mode
@@ -79,6 +86,10 @@ enum Name {
     Fanout,
     /// Events per second of a replay
     Replay,
+    /// Fast readers beside stalled ones
+    Subscribers,
+    /// Many clients that come back at once
+    Storm,
     /// Many live sessions with a WebSocket each, turns in one of a hundred
     Crowd,
     /// What calls cost as the log grows
@@ -104,6 +115,8 @@ struct Plan {
     sessions: usize,
     /// Events that are replayed.
     replay: usize,
+    /// Clients that come back at once.
+    storm: usize,
     /// Where databases are made.
     dir: PathBuf,
 }
@@ -132,11 +145,12 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let dir = arguments.dir.clone().unwrap_or(beside);
     let plan = if arguments.quick {
         let time = Duration::from_millis(500);
-        Plan { runs: 1, time, starts: 3, rounds: 50, sessions: 200, replay: 4_000, dir }
+        Plan { runs: 1, time, starts: 3, rounds: 50, sessions: 200, replay: 4_000, storm: 100, dir }
     } else {
         let time = Duration::from_secs(5);
-        Plan { runs: 3, time, starts: 20, rounds: 1_000, sessions: 10_000, replay: 100_000, dir }
+        Plan { runs: 3, time, starts: 20, rounds: 1_000, sessions: 10_000, replay: 100_000, storm: 2_000, dir }
     };
+    let plan = Plan { storm: arguments.clients.map_or(plan.storm, usize::from), ..plan };
     let all = arguments.names.is_empty() || arguments.names.contains(&Name::All);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::default();
@@ -152,12 +166,15 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
             Name::Memory => runtime.block_on(memory::measure(&plan)),
             Name::Latency => runtime.block_on(latency::measure(&plan)),
             Name::Agent => runtime.block_on(agent::measure(&plan)),
+            Name::Doors => runtime.block_on(doors::measure(&plan)),
             Name::Sends => runtime.block_on(throughput::sends(&plan)),
             Name::Credentials => runtime.block_on(credentials::measure(&plan)),
             Name::Metrics => runtime.block_on(scrape::measure(&plan)),
             Name::Turns => runtime.block_on(throughput::turns(&plan)),
             Name::Fanout => runtime.block_on(fanout::measure(&plan)),
             Name::Replay => runtime.block_on(fanout::replay(&plan)),
+            Name::Subscribers => runtime.block_on(subscribers::measure(&plan)),
+            Name::Storm => runtime.block_on(subscribers::storm(&plan)),
             Name::Crowd => runtime.block_on(crowd::measure(&plan)),
             Name::Growth => runtime.block_on(growth::measure(&plan)),
             Name::Layout => layout::measure(&plan),

@@ -222,14 +222,20 @@ impl JsonSchema for RunAgentInput {
                         "type": "object",
                         "required": ["id", "role"],
                         "properties": {"id": {"type": "string"}, "role": {"type": "string"}},
+                        "additionalProperties": true,
                     },
                 },
                 "tools": {
                     "description": "The client's own tools. Agents here cannot call them, and the run says so.",
                     "type": ["array", "null"],
-                    "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+                    "items": {
+                        "type": "object",
+                        "required": ["name"],
+                        "properties": {"name": {"type": "string"}},
+                        "additionalProperties": true,
+                    },
                 },
-                "context": {"description": "Not given to the agent, and the run says so.", "type": ["array", "null"]},
+                "context": {"description": "Not given to the agent, and the run says so.", "type": ["array", "null"], "items": {}},
                 "forwardedProps": {
                     "description": "The application's own, and settings for this turn.",
                     "properties": {
@@ -253,9 +259,11 @@ impl JsonSchema for RunAgentInput {
                             "status": {"enum": ["resolved", "cancelled"]},
                             "payload": {"description": "The answer, as the interrupt's `responseSchema` has it."},
                         },
+                        "additionalProperties": true,
                     },
                 },
             },
+            "additionalProperties": true,
         })
     }
 }

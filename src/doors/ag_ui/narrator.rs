@@ -12,16 +12,19 @@ use super::{
     replay,
 };
 use crate::{
-    doors::narration::Narrator,
+    doors::narration::{Delta, Narrator},
     ids::{ChoiceId, TurnId},
-    protocol::{Choice, Event, EventBody, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage, frame::EndReason},
+    protocol::{
+        Choice, Event, EventBody, Frame, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage,
+        frame::{EndReason, decode_event},
+    },
 };
 
 /// The version of the protocol that is spoken, said to clients that say theirs.
 const VERSION: &str = "1.0";
 
 /// What is told to whom.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Telling {
     /// The thread, as the client names it.
     pub thread: String,
@@ -79,6 +82,21 @@ impl AgUi {
         self.telling.behind.is_empty()
     }
 
+    /// Tells something: to the client, or to nobody where an earlier run has told it, or a later one will.
+    fn where_it_goes(&mut self, out: &mut Vec<u8>, tell: impl FnOnce(&mut Self, &mut Vec<u8>)) {
+        if self.is_over {
+            return;
+        }
+        if self.is_behind() {
+            self.begin(out);
+            return tell(self, out);
+        }
+        let mut hidden = std::mem::take(&mut self.hidden);
+        tell(self, &mut hidden);
+        hidden.clear();
+        self.hidden = hidden;
+    }
+
     fn begin(&mut self, out: &mut Vec<u8>) {
         if std::mem::replace(&mut self.has_begun, true) {
             return;
@@ -120,11 +138,11 @@ impl AgUi {
         let run = self.run;
         match &event.body {
             EventBody::TurnStarted { model, .. } => self.model.clone_from(model),
-            EventBody::MessageDelta { message_id, part, kind, delta } => {
-                self.parts.delta(run, *message_id, *part, *kind, delta, out);
+            EventBody::MessageDelta { message_id, part, kind, delta } if !delta.is_empty() => {
+                self.parts.delta(run, (&message_id.to_string(), *part), *kind, delta, out);
             }
             EventBody::MessageCompleted { message } if message.role == Role::Assistant => {
-                self.parts.close_message(message.id, out);
+                self.parts.close_message(&message.id.to_string(), out);
             }
             EventBody::ToolStarted { call_id, name, input, .. } => self.parts.call(run, call_id, name, input, out),
             EventBody::ToolDelta { call_id, input_so_far } => self.parts.input(call_id, input_so_far, out),
@@ -197,25 +215,36 @@ fn custom(name: &str, value: &Value, out: &mut Vec<u8>) {
 impl Narrator for AgUi {
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
         self.settle_question(Some(&event.body), out);
-        if self.is_over {
-            return;
-        }
-        if self.is_behind() {
-            self.begin(out);
-            self.tell(event, out);
-        } else {
-            let mut hidden = std::mem::take(&mut self.hidden);
-            self.tell(event, &mut hidden);
-            hidden.clear();
-            self.hidden = hidden;
+        self.where_it_goes(out, |narrator, out| narrator.tell(event, out));
+    }
+
+    /// Deltas are most of what there is: they are passed on as they stand in the log.
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<u8>) {
+        // What comes behind a question is looked at, to know how that ended.
+        let delta = (frame.kind == "message.delta" && self.asked.is_none()).then(|| Delta::of(&frame.json)).flatten();
+        match delta {
+            Some(delta) if delta.delta.get() != "\"\"" => self.where_it_goes(out, |narrator, out| {
+                let at = (delta.message_id, delta.part);
+                narrator.parts.delta(narrator.run, at, delta.kind, delta.delta, out);
+            }),
+            Some(_empty) => {}
+            // What cannot be read is left out: the log holds only what was encoded here.
+            None => {
+                if let Ok(event) = decode_event(&frame.json) {
+                    self.event(&event, out);
+                }
+            }
         }
     }
 
-    fn pause(&mut self, out: &mut Vec<u8>) -> bool {
+    fn pause(&mut self, out: &mut Vec<u8>) {
         self.settle_question(None, out);
         if self.is_behind() {
             self.begin(out);
         }
+    }
+
+    fn is_over(&self) -> bool {
         self.is_over
     }
 

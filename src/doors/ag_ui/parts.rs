@@ -5,6 +5,7 @@
 //! has an id of its own, made of the message's id and the number of its part. A piece that goes on after an interrupt is
 //! another message with the number of the run behind it, so an id tells which run has told it.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::line::Line;
@@ -15,7 +16,7 @@ use crate::{
 
 /// A piece of text or reasoning that is open.
 struct Piece {
-    message: MessageId,
+    message: String,
     part: u32,
     kind: DeltaKind,
     id: String,
@@ -62,19 +63,15 @@ fn is_blank(input: &Value) -> bool {
 }
 
 impl Parts {
-    /// A piece of a message.
+    /// A piece of a message, which is not empty: clients before 1.0 refuse that.
     pub(super) fn delta(
         &mut self,
         run: u32,
-        message: MessageId,
-        part: u32,
+        (message, part): (&str, u32),
         kind: DeltaKind,
-        delta: &str,
+        delta: &(impl Serialize + ?Sized),
         out: &mut Vec<u8>,
     ) {
-        if delta.is_empty() {
-            return;
-        }
         let known = self.pieces.iter().position(|piece| piece.message == message && piece.part == part);
         if known.is_none() {
             self.close_pieces_of(Some(message), out);
@@ -89,7 +86,7 @@ impl Parts {
                     Line::new(out, "REASONING_MESSAGE_START").field("messageId", &id).field("role", "reasoning").end();
                 }
             }
-            self.pieces.push(Piece { message, part, kind, id });
+            self.pieces.push(Piece { message: message.to_owned(), part, kind, id });
         }
         let Some(piece) = known.map_or_else(|| self.pieces.last(), |at| self.pieces.get(at)) else { return };
         let name = match kind {
@@ -157,7 +154,7 @@ impl Parts {
     }
 
     /// The message is whole.
-    pub(super) fn close_message(&mut self, message: MessageId, out: &mut Vec<u8>) {
+    pub(super) fn close_message(&mut self, message: &str, out: &mut Vec<u8>) {
         self.close_pieces_of(Some(message), out);
         self.parent = None;
     }
@@ -174,7 +171,7 @@ impl Parts {
         self.calls.iter().rev().find(|call| !call.is_over && call.name == tool).map(|call| call.id.as_str())
     }
 
-    fn close_pieces_of(&mut self, message: Option<MessageId>, out: &mut Vec<u8>) {
+    fn close_pieces_of(&mut self, message: Option<&str>, out: &mut Vec<u8>) {
         self.pieces.retain(|piece| {
             let stays = message.is_some_and(|message| message != piece.message);
             if !stays {

@@ -13,8 +13,8 @@ use crate::{
     error::Code,
     ids::{ChoiceId, MessageId, TurnId},
     protocol::{
-        Choice, ChoiceAnswer, ChoiceKind, Event, EventBody, Message, Question, ResolvedBy, Role, TurnError, TurnState,
-        Usage, event::DeltaKind, frame::EndReason,
+        Choice, ChoiceAnswer, ChoiceKind, Event, EventBody, Frame, Message, Question, ResolvedBy, Role, TurnError,
+        TurnState, Usage, event::DeltaKind, frame::EndReason,
     },
     timestamp::Timestamp,
 };
@@ -47,16 +47,29 @@ fn read(out: &[u8]) -> Vec<Value> {
 
 /// The run that these events are told as, in one piece, checked as a client does.
 fn run(telling: Telling, events: &[EventBody]) -> Vec<Value> {
+    let again = telling.clone();
     let (mut narrator, mut out) = (AgUi::new(telling), Vec::new());
     for body in events {
         narrator.event(&event(body.clone()), &mut out);
     }
-    if !narrator.pause(&mut out) {
-        narrator.finish(&mut out);
-    }
+    end(&mut narrator, &mut out);
     let told = read(&out);
     check(&told);
+    // As it comes from the log.
+    let (mut narrator, mut of_frames) = (AgUi::new(again), Vec::new());
+    for body in events {
+        narrator.frame(&Frame::encode(&event(body.clone())), &mut of_frames);
+    }
+    end(&mut narrator, &mut of_frames);
+    assert_eq!(read(&of_frames), told);
     told
+}
+
+fn end(narrator: &mut AgUi, out: &mut Vec<u8>) {
+    narrator.pause(out);
+    if !narrator.is_over() {
+        narrator.finish(out);
+    }
 }
 
 /// What the verifier of the client holds against a run.
@@ -334,7 +347,7 @@ fn a_client_that_has_the_beginning_gets_it_taken_out() {
     assert_eq!(snapshot(&again), Some(json!([user, thought("hm"), said("abc", "{}"), rest("")])));
     // Nothing was told yet, or somebody else has said it.
     let foreign = json!({"id": "x", "role": "assistant", "content": "y"});
-    for none in [&[user.clone()][..], &[user.clone(), foreign]] {
+    for none in [&[user.clone()][..], &[user, foreign]] {
         assert_eq!(snapshot(&run(telling(&[], none), &events)), None);
     }
 }

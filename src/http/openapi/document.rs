@@ -11,7 +11,7 @@ const ABOUT: &str = "\
 A gateway that hosts many long-lived sessions with AI agents.
 
 - Bodies are JSON objects in UTF-8 with `content-type: application/json`; an empty body is `{}`. Unknown fields of a body are \
-refused, unknown query parameters are ignored. Answers may gain fields and streams may gain event types: ignore those that \
+refused (not so in OpenAI's form, whose clients send many), unknown query parameters are ignored. Answers may gain fields and streams may gain event types: ignore those that \
 you do not know.
 - Every status from 400 on carries the same envelope, see `Error`. `code` is for programs and never changes its meaning.
 - A path that does not take a method answers 405 `method_not_allowed` with `Allow`; a path that is none answers 404 \

@@ -31,7 +31,7 @@ pub(super) fn describe(doc: &mut Document) {
             200,
             "The events of the run, from `RUN_STARTED` to `RUN_FINISHED` or `RUN_ERROR`.",
             "text/event-stream",
-            json!({"schema": {"type": "string"}}),
+            json!({"schema": {"description": "Server-sent events, each with one AG-UI event as JSON in its `data`."}}),
         )
         .refuses(CHANGE)
         .refuses(&[

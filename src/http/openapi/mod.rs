@@ -21,18 +21,22 @@
 //! in both directions; after a change `cargo run -- openapi > docs/openapi.json` renews the copy that is kept.
 
 mod accounts;
+mod chat;
 mod choices;
 mod document;
 mod doors;
 mod events;
 mod frames;
 mod messages;
+mod openai;
 mod operate;
 mod operation;
 mod refusals;
 mod server;
 mod sessions;
 mod turns;
+mod webhook_endpoints;
+mod webhooks;
 
 use std::sync::OnceLock;
 
@@ -51,8 +55,12 @@ pub fn document() -> Value {
     messages::describe(&mut doc);
     turns::describe(&mut doc);
     choices::describe(&mut doc);
+    chat::describe(&mut doc);
     events::describe(&mut doc);
     doors::describe(&mut doc);
+    openai::describe(&mut doc);
+    webhook_endpoints::describe(&mut doc);
+    webhooks::describe(&mut doc);
     operate::describe(&mut doc);
     doc.finish()
 }

@@ -181,6 +181,16 @@ impl<'a> Operation<'a> {
         self.answers_as(status, about, "application/json", json!({"schema": schema}))
     }
 
+    /// Another form of a JSON answer that was described.
+    pub(super) fn or_answers<T: JsonSchema>(mut self, status: u16) -> Self {
+        let other = self.doc.sent::<T>();
+        let answer = self.responses.get_mut(&status.to_string());
+        if let Some(schema) = answer.and_then(|answer| answer.pointer_mut("/content/application~1json/schema")) {
+            *schema = json!({"anyOf": [schema.take(), other]});
+        }
+        self
+    }
+
     /// An answer with `Location`.
     pub(super) fn answers_with_location<T: JsonSchema>(self, status: u16, about: &str) -> Self {
         let mut operation = self.answers::<T>(status, about);

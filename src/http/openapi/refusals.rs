@@ -49,7 +49,7 @@ pub(super) const BODY: &[Code] =
 
 /// What any call that changes a session can answer.
 pub(super) const CHANGE: &[Code] =
-    &[Code::SessionNotFound, Code::NotSessionOwner, Code::AgentError, Code::TooManySessions];
+    &[Code::SessionNotFound, Code::NotSessionOwner, Code::SessionUnreadable, Code::AgentError, Code::TooManySessions];
 
 impl Access {
     /// The codes that such a call can answer.
@@ -190,6 +190,7 @@ fn details() -> Value {
         "request_id": {"type": "string", "description": "The `x-request-id` of the answer; the log has it."},
         "field": {"type": "string", "description": "The field of the body that is wrong."},
         "parameter": {"type": "string", "description": "The parameter or header that is wrong."},
+        "param": {"type": ["string", "null"], "description": "In OpenAI's form: the field that is wrong, or null."},
         "line": {"type": "integer", "description": "Where the body stops being JSON."},
         "column": {"type": "integer", "description": "Where the body stops being JSON."},
         "limit": {"type": "integer", "description": "The limit that was passed."},

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix::{AsyncContext as _, Context};
 
 use super::super::{SessionActor, lane::Input, state::State};
-use crate::timestamp::Timestamp;
+use crate::{timestamp::Timestamp, watchdog};
 
 /// How often turns that wait at a used-up budget are looked at.
 const BUDGET_LOOK: Duration = Duration::from_secs(5);
@@ -33,6 +33,21 @@ impl SessionActor {
                 actor.watch_stall(ctx);
             }
         }));
+    }
+
+    /// Nothing is busy without an owner: a turn that runs has an agent, or something is on its way that gives it one or
+    /// ends it. Where that is not so at two looks in a row, which no way through this code should lead to, the turn ends.
+    pub(in crate::session) fn watch_owner(&mut self, ctx: &mut Context<Self>) {
+        let runs = self.state.as_ref().is_some_and(|state| state.running.is_some());
+        let owned = self.backend.slot.is_some() || self.backend.acquiring.is_some() || !self.lane.is_idle();
+        let orphaned = runs && !owned;
+        if orphaned && std::mem::replace(&mut self.orphaned, false) {
+            watchdog::acted("turn_without_agent");
+            log::error!(session:% = self.key; "a turn ran that no agent had; it is ended");
+            self.lane.push(Input::AgentGone("the agent was lost".into()));
+            return self.advance(ctx);
+        }
+        self.orphaned = orphaned;
     }
 
     /// Looks again soon where turns wait at a used-up budget: the day ends, and settings may change.

@@ -11,7 +11,7 @@
 
 pub mod http;
 #[path = "../postgres.rs"]
-mod postgres;
+pub mod postgres;
 pub mod process;
 pub mod socket;
 pub mod sse;

@@ -105,8 +105,15 @@ impl TestGateway {
         kilobytes * 1024
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
         self.process.as_ref().expect("it runs").group
+    }
+
+    /// The URL of its database.
+    pub fn database(&self) -> String {
+        let given = self.environment.iter().find(|(name, _)| name == "GREENROOM_DATABASE").map(|(_, url)| url.clone());
+        given.unwrap_or_else(|| format!("sqlite:{}", self.data_dir().join("greenroom.db").display()))
     }
 
     /// Sends a signal to the server alone, as an operator does.
@@ -163,6 +170,23 @@ impl TestGateway {
         self.address = address;
     }
 
+    /// Tries to start a second process on the same data, which must refuse: its exit status and what it says on stderr.
+    pub fn refuses_to_start(&self) -> (i32, String) {
+        let child = command(self.dir.path(), &self.environment).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut process = child.unwrap();
+        let group = Pid::from_raw(i32::try_from(process.id()).unwrap());
+        let mut text = String::new();
+        let watchdog = thread::spawn(move || {
+            thread::sleep(PATIENCE);
+            let _ = killpg(group, Signal::SIGKILL);
+        });
+        process.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        let status = process.wait().unwrap();
+        // Its thread goes with the test process.
+        drop(watchdog);
+        (status.code().unwrap_or_else(|| panic!("it was killed, so it had started: {text}")), text)
+    }
+
     /// The same with other settings beside those it had.
     pub fn restart_with(&mut self, environment: &[(&str, &str)]) {
         self.environment.extend(environment.iter().map(|(name, value)| (name.to_string(), value.to_string())));
@@ -188,13 +212,18 @@ pub fn tools() -> &'static Path {
     &FOLDER
 }
 
-/// Starts the program and reads its address from the block that it prints.
-fn spawn(dir: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>) -> (Process, SocketAddr) {
+/// The program with its data in `dir`, on a free port.
+fn command(dir: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
     command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", tools());
-    command.envs(environment.iter().map(|(name, value)| (name, value))).process_group(0);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.envs(environment.iter().map(|(name, value)| (name, value))).process_group(0).stdin(Stdio::null());
+    command
+}
+
+/// Starts the program and reads its address from the block that it prints.
+fn spawn(dir: &Path, environment: &[(String, String)], log: &Arc<Mutex<String>>) -> (Process, SocketAddr) {
+    let mut child = command(dir, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let process = Process { child, group };

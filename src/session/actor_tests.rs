@@ -1,0 +1,127 @@
+//! What a session does when something goes wrong inside that no way through the code should lead to.
+
+use std::sync::{Arc, RwLock};
+
+use actix::{Actor, Context, Handler, Message};
+
+use super::{
+    Deps, Effective, SessionActor, SessionHandle,
+    actor::Origin,
+    admission::Admission,
+    command::{Command, Enqueue},
+    day_sums::DaySums,
+    messages::{EvictIfIdle, Execute, GetView, SessionStopped},
+};
+use crate::{
+    access::{Access, Principal},
+    agents::{Registry, pool::Pool, process::Unrecorded},
+    config::{Config, Secret},
+    protocol::{Policy, TurnState},
+    server,
+    store::Store,
+    webhooks::outbound::Outbound,
+};
+
+/// Takes the reports that are a supervisor's.
+struct Nobody;
+
+impl Actor for Nobody {
+    type Context = Context<Self>;
+}
+
+impl Handler<SessionStopped> for Nobody {
+    type Result = ();
+
+    fn handle(&mut self, _: SessionStopped, _: &mut Self::Context) {}
+}
+
+/// Loses the agent without a word.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LoseAgent;
+
+impl Handler<LoseAgent> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, _: LoseAgent, _: &mut Self::Context) {
+        self.close_agent();
+    }
+}
+
+async fn launch(folder: &tempfile::TempDir) -> SessionHandle {
+    let mut config = Config::default();
+    config.store.url = Some(Secret::new(format!("sqlite:{}", folder.path().join("test.db").display())));
+    config.data_dir = Some(folder.path().to_owned());
+    let store = Store::open(&config.store).unwrap();
+    let access = Arc::new(Access::open(store.clone(), &config.callers).await.unwrap());
+    let deps = Deps {
+        registry: Registry::new(&config).unwrap(),
+        outbound: Outbound::open(store.clone(), Arc::clone(&access), &config, Vec::new()).await.unwrap(),
+        access,
+        store,
+        pool: Pool::new(1),
+        admission: Admission::new(1),
+        day_sums: DaySums::default(),
+        ledger: Arc::new(Unrecorded),
+        effective: RwLock::new(Arc::new(Effective { settings: server::settings(&config), config })),
+    };
+    let origin =
+        Origin { key: "k".parse().unwrap(), incarnation: 1, epoch: 0, last_seq: 0, state: None, recover: "test" };
+    SessionActor::launch(origin, Arc::new(deps), Nobody.start().recipient(), None)
+}
+
+fn message(text: &str) -> Execute {
+    let message = Enqueue {
+        user: "local".into(),
+        text: text.into(),
+        attachments: Arc::default(),
+        policy: Policy::Enqueue,
+        agent: None,
+        model: None,
+        mode: None,
+        permission_mode: None,
+        source: "test".into(),
+        client_id: None,
+        metadata: serde_json::Map::new(),
+        continued_from: None,
+        attempt: 1,
+        once: None,
+        request_id: None,
+        before: Arc::default(),
+        after: None,
+    };
+    Execute(Arc::new(Principal::local()), Command::Enqueue(Arc::new(message)))
+}
+
+/// Waits until the session's running turn is as wanted.
+async fn until(session: &SessionHandle, wanted: Option<TurnState>) {
+    let look = async {
+        loop {
+            let view = session.send(GetView).await.unwrap().unwrap();
+            if view.state.running.as_ref().map(|running| running.turn.turn.state) == wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), look).await.unwrap();
+}
+
+#[actix::test]
+async fn a_turn_that_no_agent_has_ends_and_the_queue_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = launch(&folder).await;
+    session.send(message(r#"/script {"hang":true}"#)).await.unwrap().unwrap();
+    session.send(message("next")).await.unwrap().unwrap();
+    until(&session, Some(TurnState::Running)).await;
+    // One look alone is not enough: something may be on its way that does not show.
+    let look = || session.send(EvictIfIdle { idle: std::time::Duration::from_secs(3600) });
+    assert!(!look().await.unwrap());
+    session.send(LoseAgent).await.unwrap();
+    assert!(!look().await.unwrap());
+    until(&session, Some(TurnState::Running)).await;
+    assert!(!look().await.unwrap());
+    until(&session, None).await;
+    let view = session.send(GetView).await.unwrap().unwrap();
+    assert!(view.state.queue.is_empty(), "what waited has run");
+}
