@@ -64,16 +64,16 @@ impl Principal {
         }
     }
 
-    /// The server itself, where it does by itself what the audit should tell.
-    #[must_use]
-    pub fn server() -> Self {
-        Self { user: "greenroom".into(), ..Self::local() }
-    }
-
     /// A route for webhooks that acts for a user: with its sessions, and never with more than those.
     #[must_use]
     pub fn webhook(user: &str, ip: Option<IpAddr>) -> Self {
         Self { user: user.into(), scopes: vec![Scope::Read, Scope::Write], orgs: Vec::new(), via: Via::Webhook, ip }
+    }
+
+    /// The server itself, where it does by itself what the audit should tell.
+    #[must_use]
+    pub fn server() -> Self {
+        Self { user: "greenroom".into(), ..Self::local() }
     }
 
     /// True with scope `admin`.

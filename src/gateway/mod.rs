@@ -207,9 +207,9 @@ pub struct Gateway {
     settings: Arc<Mutex<operate::Settings>>,
     making: Making,
     access: Arc<Access>,
-    upkeep: Arc<retention::Upkeep>,
     calls: calls::Calls,
     routes: Arc<Routes>,
+    upkeep: Arc<retention::Upkeep>,
 }
 
 /// Locks by scope and `Idempotency-Key`.
@@ -237,9 +237,9 @@ impl Gateway {
             settings,
             making: Arc::default(),
             access,
-            upkeep: Arc::default(),
             calls: Arc::default(),
             routes,
+            upkeep: Arc::default(),
         }
     }
 

@@ -95,10 +95,6 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Time to the head of an answer.
     pub request_duration: HistogramVec,
-    /// Calls that were refused, by error code.
-    pub refusals: IntCounterVec,
-    /// Entries of the audit that wait to be written.
-    pub audit_queue: IntGauge,
     /// Webhook deliveries by what came of an attempt, and those that were dropped.
     pub webhook_deliveries: IntCounterVec,
     /// Time of one attempt at a webhook delivery.
@@ -107,6 +103,10 @@ pub struct Metrics {
     pub webhook_backlog: IntGauge,
     /// Inbound webhooks by route and outcome.
     pub webhooks: IntCounterVec,
+    /// Calls that were refused, by error code.
+    pub refusals: IntCounterVec,
+    /// Entries of the audit that wait to be written.
+    pub audit_queue: IntGauge,
     /// The configured bounds, by setting.
     pub limits: GaugeVec,
     /// Lines in the log ring.
@@ -242,8 +242,6 @@ impl Metrics {
                     &["method", "route"],
                 ),
             )?,
-            refusals: add(r, counters("refusals_total", "Calls that were refused.", &["code"]))?,
-            audit_queue: add(r, IntGauge::new("audit_queue_entries", "Entries of the audit that wait to be written."))?,
             webhook_deliveries: add(
                 r,
                 counters(
@@ -262,6 +260,8 @@ impl Metrics {
             )?,
             webhook_backlog: add(r, IntGauge::new("webhook_backlog", "Webhook deliveries that wait."))?,
             webhooks: add(r, counters("webhooks_received_total", "Inbound webhooks.", &["route", "outcome"]))?,
+            refusals: add(r, counters("refusals_total", "Calls that were refused.", &["code"]))?,
+            audit_queue: add(r, IntGauge::new("audit_queue_entries", "Entries of the audit that wait to be written."))?,
             limits: add(r, GaugeVec::new(Opts::new("limit", "Configured bounds, in base units."), &["setting"]))?,
             log_lines: add(r, IntGauge::new("log_ring_lines", "Lines of the log that are kept in memory."))?,
             log_records: add(r, counters("log_records_total", "Log records.", &["level"]))?,

@@ -38,10 +38,10 @@ use crate::{
 const BATCH: usize = 1024;
 /// With so many inputs waiting, the agent is not listened to until the lane has moved on.
 pub(super) const CONGESTED: usize = 512;
-/// With so many inputs waiting, clients are turned away.
-const FULL: usize = 2048;
 /// Commits in a row that the store may refuse for what they say; then what is in memory does not fit what is stored.
 const REFUSALS: u32 = 5;
+/// With so many inputs waiting, clients are turned away.
+const FULL: usize = 2048;
 /// The first and the longest pause before a failed commit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 

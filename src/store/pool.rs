@@ -84,11 +84,6 @@ impl Pool {
         Ok(result?)
     }
 
-    /// The database.
-    pub(super) const fn target(&self) -> &Target {
-        &self.target
-    }
-
     /// Tells of a damage once in the log, and keeps it for those who ask how the store is.
     fn note_damage(&self, fault: Fault) -> StoreError {
         let error = StoreError::from(fault);
@@ -103,6 +98,11 @@ impl Pool {
     /// What was found damaged since the start.
     pub(super) fn damage(&self) -> Option<String> {
         self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The database.
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Connections that read now.

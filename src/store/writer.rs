@@ -57,10 +57,6 @@ pub(super) enum Write {
     AccountsSeen(i64),
     TokensUsed(Vec<(TokenId, Timestamp)>),
     Audit(Vec<AuditEntry>),
-    SweepSpend(i64),
-    Prune(Box<PruneStep>),
-    GiveBack(u32),
-    EmptyLog,
     /// What somebody has used outside of any session; added up with what appends have used.
     Spend(Spend),
     Endpoint(Box<EndpointChange>),
@@ -68,6 +64,10 @@ pub(super) enum Write {
     Attempt(Box<AttemptRecord>),
     Redeliver(DeliveryId, Timestamp),
     PurgeDeliveries(Timestamp),
+    SweepSpend(i64),
+    Prune(Box<PruneStep>),
+    GiveBack(u32),
+    EmptyLog,
 }
 
 impl Write {
@@ -86,15 +86,15 @@ impl Write {
             | Self::TokensUsed(_)
             | Self::Audit(_)
             | Self::SweepAudit(_)
-            | Self::SweepSpend(_)
-            | Self::GiveBack(_)
-            | Self::EmptyLog
             | Self::Spend(_)
             | Self::Endpoint(_)
             | Self::Delivery(_)
             | Self::Attempt(_)
             | Self::Redeliver(..)
-            | Self::PurgeDeliveries(_) => None,
+            | Self::PurgeDeliveries(_)
+            | Self::SweepSpend(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => None,
         }
     }
 }
@@ -107,14 +107,14 @@ impl Write {
             Self::SweepIdempotency(_)
             | Self::TokensUsed(_)
             | Self::Audit(_)
-            | Self::SweepSpend(_)
-            | Self::Prune(_)
-            | Self::GiveBack(_)
-            | Self::EmptyLog
             | Self::Attempt(_)
             | Self::SweepAudit(_)
             | Self::Spend(_)
-            | Self::PurgeDeliveries(_) => false,
+            | Self::PurgeDeliveries(_)
+            | Self::SweepSpend(_)
+            | Self::Prune(_)
+            | Self::GiveBack(_)
+            | Self::EmptyLog => false,
             Self::Claim(_)
             | Self::ClaimForRemoval(_)
             | Self::RememberCall(_)
