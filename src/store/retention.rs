@@ -217,3 +217,15 @@ pub(super) fn give_back(connection: &mut AnyConnection, pages: u32) -> Result<()
         AnyConnection::Postgres(_) => Ok(()),
     }
 }
+
+/// Writes SQLite's log into the file and cuts it down to nothing, outside of a transaction. A reader that is in the way
+/// is not waited for: the log is cut another time.
+pub(super) fn empty_log(connection: Option<&mut AnyConnection>) -> Result<(), Fault> {
+    use diesel::connection::SimpleConnection as _;
+    match connection {
+        Some(AnyConnection::Sqlite(c)) => Ok(
+            c.batch_execute("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;")?
+        ),
+        _ => Ok(()),
+    }
+}

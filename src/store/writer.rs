@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{RunQueryDsl as _, connection::SimpleConnection as _, prelude::*, sql_query};
+use diesel::{RunQueryDsl as _, prelude::*, sql_query};
 use tokio::sync::mpsc;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     health::Health,
     intake::{Intake, MAX_BATCH},
     job::{Job, Reply, Write, one_by_one},
-    merge,
+    merge, retention,
 };
 use crate::{
     feed::{Published, Ring},
@@ -100,21 +100,11 @@ impl Writer {
                 let _ = reply.send(result);
             }
             if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
-                self.empty_log();
+                if retention::empty_log(self.connection.as_mut()).is_err() {
+                    // Whether its patience was set back is not known.
+                    self.connection = None;
+                }
             }
-        }
-    }
-
-    /// Writes SQLite's log into the file and cuts it down to nothing. A reader that is in the way is not waited for: the
-    /// log is cut another time.
-    fn empty_log(&mut self) {
-        let Some(AnyConnection::Sqlite(c)) = &mut self.connection else { return };
-        let done =
-            c.batch_execute("PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;");
-        if let Err(error) = done {
-            log::debug!("the log of the database was not emptied: {error}");
-            // Whether its patience was set back is not known.
-            self.connection = None;
         }
     }
 
