@@ -99,11 +99,11 @@ impl Writer {
                 // Who no longer waits does not want to know.
                 let _ = reply.send(result);
             }
-            if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
-                if retention::empty_log(self.connection.as_mut()).is_err() {
-                    // Whether its patience was set back is not known.
-                    self.connection = None;
-                }
+            if writes.iter().any(|write| matches!(write, Write::EmptyLog))
+                && retention::empty_log(self.connection.as_mut()).is_err()
+            {
+                // Whether its patience was set back is not known.
+                self.connection = None;
             }
         }
     }
