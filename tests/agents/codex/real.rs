@@ -284,7 +284,8 @@ async fn a_cancelled_turn_leaves_no_command_running() {
         client.send(AgentCommand::Cancel).await;
         let (events, outcome) = client.turn().await;
         assert_eq!(outcome, Outcome::Cancelled);
-        assert!(!runs(mark), "still running: {events:?}");
+        // Codex tells of the end of a command once it has killed it; the kernel may need a moment more.
+        eventually(&format!("the command is gone: {events:?}"), || !runs(mark)).await;
     }
     rig.talk(&mut client, "hi").await;
     client.close().await;
