@@ -4,7 +4,7 @@ use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::json;
 
-use crate::gateway::{Reply, Sse, TestGateway, eventually, in_time, text};
+use crate::gateway::{Reply, Socket, Sse, TestGateway, eventually, in_time, text};
 
 /// A refusal names the time to come back.
 #[track_caller]
@@ -132,4 +132,54 @@ async fn a_full_queue_refuses_a_burst_at_once_and_goes_on() {
     eventually("the queue is worked off", async || (server.snapshot("k").await["busy"] == false).then_some(())).await;
     server.run("k", text("after it")).await;
     server.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_message_has_so_many_files_and_no_more() {
+    let server = TestGateway::start();
+    let files = |count: usize| {
+        let file = |n| json!({"name": format!("{n}.txt"), "media_type": "text/plain", "content_base64": "aGk="});
+        json!({"text": "see", "attachments": (0..count).map(file).collect::<Vec<_>>()})
+    };
+    server.post("/v1/sessions/k/messages", files(65)).await.refused(413, "content_too_large");
+    server.post("/v1/sessions/k/messages", files(64)).await.ok(202);
+    assert!(refusals(&server, "content_too_large").await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_socket_follows_so_many_sessions_and_no_more() {
+    let server = TestGateway::start();
+    let create = |n: usize| {
+        let server = &server;
+        async move { server.post("/v1/sessions", json!({"key": format!("s{n}")})).await.ok(201) }
+    };
+    let mut made: FuturesUnordered<_> = (0..1025).map(create).collect();
+    while made.next().await.is_some() {}
+    let mut socket = Socket::open(&server, "/v1/ws").await;
+    for n in 0..1024 {
+        socket.ok(json!({"op": "subscribe", "session": format!("s{n}")})).await;
+    }
+    let one_more = json!({"op": "subscribe", "session": "s1024"});
+    socket.refused(one_more.clone(), "overloaded").await;
+    // One that is left makes room for another.
+    socket.ok(json!({"op": "unsubscribe", "session": "s0"})).await;
+    socket.ok(one_more).await;
+}
+
+#[tokio::test]
+async fn a_call_that_its_session_does_not_answer_in_time_is_told_so() {
+    let server = TestGateway::on_sqlite(&[("GREENROOM_SESSION__CALL_TIMEOUT", "300ms")]);
+    server.run("k", text("x")).await;
+    let path = server.data_dir().join("greenroom.db");
+    let mut other = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    other.batch_execute("PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE").unwrap();
+    let late = server.post("/v1/sessions/k/messages", text("y")).await;
+    is_refused(&late, 503, "overloaded");
+    assert!(late.text.contains("not known"), "it may have been taken, and says so: {}", late.text);
+    other.batch_execute("ROLLBACK").unwrap();
+    eventually("it answers again", async || {
+        let answer = server.post("/v1/sessions/k/messages?wait=60", text("z")).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
 }

@@ -119,6 +119,37 @@ async fn a_receiver_can_ask_for_time() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_asks_for_years_is_asked_again_all_the_same() {
+    let server = server(&[("GREENROOM_DELIVERY__MAX_RETRY_AFTER", "1s")]);
+    let later = |n| if n == 0 { answer(503, "retry-after: 99999999\r\n") } else { answer(200, "") };
+    let receiver = Receiver::answering(later).await;
+    endpoint(&server, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
+    server.run("a", text("x")).await;
+    let seen = receiver.wait(2).await;
+    assert!(seen[1].at - seen[0].at >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_has_failed() {
+    let server = server(&[("GREENROOM_DELIVERY__TIMEOUT", "200ms")]);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let held = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            held.push(stream);
+        }
+    });
+    let (id, _) = endpoint(&server, json!({"url": url, "types": ["turn.finished"]})).await;
+    server.run("a", text("x")).await;
+    let failed =
+        eventually("the end of the attempts", || async { deliveries(&server, &id, "&state=failed").await.pop() }).await;
+    assert_eq!((&failed["attempts"], &failed["last_status"]), (&json!(3), &Value::Null));
+    assert!(!str_of(&failed, "last_error").is_empty(), "{failed}");
+    held.abort();
+}
+
+#[tokio::test]
 async fn who_is_gone_is_disabled_and_the_owner_is_told() {
     let server = server(&[]);
     let (gone, other) = (Receiver::answering(|_| answer(410, "")).await, Receiver::start().await);
