@@ -201,13 +201,15 @@ async fn show(
 /// Which parts the client understands.
 fn version(request: &HttpRequest, params: &Params) -> Result<Version, ApiError> {
     let header = request.headers().get(VERSION_HEADER).map(|value| value.to_str().unwrap_or_default());
-    let (name, told) = match params.get("ui") {
-        Some(text) => ("ui", Some(text)),
-        None => (VERSION_HEADER, header),
+    let read = |name: &str, text: Option<&str>| {
+        text.map(Version::parse).map(|version| {
+            version.ok_or_else(|| {
+                let message = format!("{name} is the version of the AI SDK, such as 6 or 6.0.322, from 5 on.");
+                ApiError::new(Code::InvalidParameter, message).with("parameter", name)
+            })
+        })
     };
-    let Some(text) = told else { return Ok(Version::default()) };
-    Version::parse(text).ok_or_else(|| {
-        let message = format!("{name} is the version of the AI SDK, such as 6 or 6.0.322, from 5 on.");
-        ApiError::new(Code::InvalidParameter, message).with("parameter", name)
-    })
+    // A wrong one is told, also where the other one counts.
+    let (header, query) = (read(VERSION_HEADER, header).transpose()?, read("ui", params.get("ui")).transpose()?);
+    Ok(query.or(header).unwrap_or_default())
 }

@@ -8,18 +8,23 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// A type of an event, or the beginning of one.
+const TYPE: &str = "^[a-z_.]{1,64}$";
+/// The key of a session, or the beginning of one with a `*` behind.
+const KEYS: &str = r"^([A-Za-z0-9._:@-]{1,200}\*?|\*)$";
+
 /// The body of `POST /v1/webhook-endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateEndpoint {
     /// Where deliveries are posted to: `https`, or `http` to addresses that the configuration allows.
-    #[schemars(length(max = 2048), extend("examples" = ["https://hooks.example.com/greenroom"]))]
+    #[schemars(length(min = 1, max = 2048), extend("format" = "uri", "examples" = ["https://hooks.example.com/greenroom"]))]
     pub url: String,
     /// Which events: types or prefixes of types, such as `turn.finished`, `turn.` or `choice.requested`.
-    #[schemars(length(min = 1, max = 50), extend("examples" = [["turn.finished", "choice."]]))]
+    #[schemars(length(min = 1, max = 50), inner(regex(pattern = TYPE)), extend("examples" = [["turn.finished", "choice."]]))]
     pub types: Vec<String>,
     /// Of which sessions: keys, or beginnings of keys with a `*` behind; all that the owner may see when left out.
-    #[schemars(length(min = 1, max = 100), extend("examples" = [["web:*"]]))]
+    #[schemars(length(min = 1, max = 100), inner(regex(pattern = KEYS)), extend("examples" = [["web:*"]]))]
     pub sessions: Option<Vec<String>>,
     /// What it is for: at most 200 characters.
     #[schemars(length(max = 200))]
@@ -31,18 +36,18 @@ pub struct CreateEndpoint {
 #[serde(deny_unknown_fields, default)]
 pub struct PatchEndpoint {
     /// Where deliveries are posted to.
-    #[schemars(length(max = 2048))]
+    #[schemars(length(min = 1, max = 2048), extend("format" = "uri"))]
     pub url: Option<String>,
     /// Which events.
-    #[schemars(length(min = 1, max = 50))]
+    #[schemars(length(min = 1, max = 50), inner(regex(pattern = TYPE)))]
     pub types: Option<Vec<String>>,
     /// Of which sessions; null is all that the owner may see.
     #[serde(deserialize_with = "present")]
-    #[schemars(with = "Option<Vec<String>>")]
+    #[schemars(with = "Option<Vec<String>>", extend("items" = {"type": "string", "pattern": KEYS}, "minItems" = 1, "maxItems" = 100))]
     pub sessions: Option<Option<Vec<String>>>,
     /// What it is for; null takes it away.
     #[serde(deserialize_with = "present")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("maxLength" = 200))]
     pub description: Option<Option<String>>,
 }
 

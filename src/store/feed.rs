@@ -12,7 +12,6 @@ use super::{
     Audience, FeedPage, FeedRow, FeedState, Store, StoreError,
     codec::{parse, unsigned},
     connection::{AnyConnection, at_one_moment, each},
-    events,
     fault::Fault,
     schema::{event_batches, feed_ids, feed_lanes, logs, sessions},
 };
@@ -69,10 +68,6 @@ impl Stored {
     fn read(self) -> Result<FeedRow, Fault> {
         let events: Vec<String> =
             if self.payload.is_empty() { Vec::new() } else { self.payload.split('\n').map(str::to_owned).collect() };
-        if !events.is_empty() {
-            events::whole(&self.key, self.first_seq, self.last_seq, &self.payload)?
-                .try_for_each(|event| event.map(drop))?;
-        }
         Ok(FeedRow {
             lane: self.lane,
             position: self.position,

@@ -81,7 +81,14 @@ pub(super) fn step(c: &mut AnyConnection, step: &PruneStep) -> Result<Pruned, Fa
         if row.payload.is_empty() {
             continue;
         }
-        let rest = thin(key, &row, step.turn)?;
+        let rest = match thin(key, &row, step.turn) {
+            // What cannot be read stays as it is, and keeps nothing else from being pruned.
+            Err(Fault::Row(cause)) => {
+                log::error!(session = key; "events cannot be pruned: {cause}");
+                Rest { payload: row.payload.clone(), removed: 0, ends: false }
+            }
+            rest => rest?,
+        };
         let of_row =
             event_batches::table.filter(event_batches::key.eq(key)).filter(event_batches::last_seq.eq(row.last_seq));
         done.events += rest.removed;

@@ -209,7 +209,10 @@ async fn a_subscriber_that_takes_nothing_is_cut_and_harms_nobody() {
     ]);
     server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
     let mut stalled = TcpStream::connect(server.address()).await.unwrap();
-    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\nconnection: close\r\n\r\n", path("?after=0"));
+    let request = format!(
+        "GET {} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\nconnection: close\r\n\r\n",
+        path("?after=0")
+    );
     stalled.write_all(request.as_bytes()).await.unwrap();
     let mut good = Sse::open(&server, &path("?after=0")).await;
     good.until_type("session.hello").await;

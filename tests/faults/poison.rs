@@ -83,7 +83,11 @@ async fn events_that_are_spoilt_end_their_own_stream_and_pass_through_no_other()
     let mut feed = Sse::open(&server, "/v1/events?after=0").await;
     let (mut gaps, mut seen) = (0, Vec::new());
     while seen.last() != Some(&"turn.finished".to_owned()) {
-        let SseEvent::Event { data, .. } = feed.next().await else { continue };
+        let data = match feed.next().await {
+            SseEvent::Event { data, .. } => data,
+            SseEvent::Closed => panic!("the feed has ended over events of one session"),
+            _ => continue,
+        };
         let event: Value = serde_json::from_str(&data).unwrap();
         assert!(event["session"] != "bad" || event["type"] == "stream.gap", "{event}");
         gaps += usize::from(event["data"]["reason"] == "unreadable" && event["session"] == "bad");

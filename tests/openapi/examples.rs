@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use crate::{
     contract::{Call, Contract},
-    gateway::{TestGateway, play, text, turn_id},
+    gateway::{TestGateway, play, str_of, text, turn_id},
 };
 
 /// Makes what a call needs to be there, and gives the key and the id for its path.
 async fn place(server: &TestGateway, call: &Call, example: &str) -> (String, String) {
-    let key = format!("{}:{example}", call.id);
+    let key = format!("{}:{}", call.id, example.replace(' ', "-"));
     let choice = async |ask: &str| {
         server.message(&key, play(json!({"ask": ask}))).await;
         let asked = server.until(&key, |event| event["type"] == "choice.requested").await;
@@ -33,6 +33,19 @@ async fn place(server: &TestGateway, call: &Call, example: &str) -> (String, Str
         "getModel" => "echo".to_owned(),
         "getResponse" => turn_id(&server.run(&key, text("hi")).await).replace("turn_", "resp_"),
         "cancelResponse" => server.hang(&key, json!({})).await.replace("turn_", "resp_"),
+        // One that is told of next to nothing, at an address that nobody resolves here.
+        "getWebhookEndpoint"
+        | "updateWebhookEndpoint"
+        | "deleteWebhookEndpoint"
+        | "rotateWebhookSecret"
+        | "testWebhookEndpoint"
+        | "enableWebhookEndpoint"
+        | "listDeliveries" => endpoint(server).await,
+        "getDelivery" | "redeliver" => {
+            let id = endpoint(server).await;
+            let test = server.act(&format!("/v1/webhook-endpoints/{id}/test")).await.ok(202);
+            return (str_of(&test, "id").to_owned(), id);
+        }
         // The first makes the session.
         "createSession" | "sendMessage" => String::new(),
         _ => turn_id(&server.run(&key, text("hi")).await),
@@ -40,8 +53,18 @@ async fn place(server: &TestGateway, call: &Call, example: &str) -> (String, Str
     (key, id)
 }
 
+async fn endpoint(server: &TestGateway) -> String {
+    let body = json!({"url": "https://hooks.example.com/greenroom", "types": ["error"]});
+    str_of(&server.post("/v1/webhook-endpoints", body).await.ok(201), "id").to_owned()
+}
+
 fn path_of(call: &Call, key: &str, id: &str) -> String {
-    call.path.replace("{key}", key).replace("{id}", id).replace("{file}", "swagger-ui.css").replace("{route}", "ci")
+    call.path
+        .replace("{key}", key)
+        .replace("{id}", id)
+        .replace("{delivery}", key)
+        .replace("{file}", "swagger-ui.css")
+        .replace("{route}", "ci")
 }
 
 /// Calls without an example to post, and with an answer that has an end. Those that need a browser's login are refused.

@@ -138,6 +138,10 @@ def before_call(context, case, kwargs):
         props = body.get("forwardedProps")
         if isinstance(props, dict) and isinstance(props.get("agent"), str):
             props["agent"] = "echo"
+    # Which addresses may be called is up to the configuration and the names that there are.
+    if positive and isinstance(body, dict) and operation_of(case) in ("createWebhookEndpoint", "updateWebhookEndpoint"):
+        if isinstance(body.get("url"), str):
+            body["url"] = "https://hooks.example.com/greenroom"
     if isinstance(body, dict):
         # Which agents there are is up to the configuration; here it is one.
         if isinstance(body.get("agent"), str):

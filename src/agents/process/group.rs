@@ -23,6 +23,9 @@ const AFTER_KILL: Duration = Duration::from_secs(8);
 /// The first and the longest pause between two looks at a group that ends.
 const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
+/// How often a group that is dropped is looked at again: with [`LOOK`], a tenth of a second at most.
+const DROP_LOOKS: u32 = 50;
+
 /// Owns a group: as long as it lives, this is what ends it. Dropping it kills at once.
 pub(super) struct Group {
     record: ProcessRecord,
@@ -107,6 +110,13 @@ impl Drop for Group {
         if !self.gone {
             // Nobody waits, so the record stays: the next start's sweep proves that it is gone.
             self.signal(Signal::SIGKILL);
+            // What has left the group may have forked between the look and the signal, and there may be no next start.
+            for _ in 0..DROP_LOOKS {
+                if !signal_marked(&self.record, Signal::SIGKILL) {
+                    break;
+                }
+                std::thread::sleep(LOOK.0);
+            }
         }
     }
 }

@@ -86,6 +86,6 @@ fn streams(call: Operation<'_>) -> Operation<'_> {
             200,
             "The turn as a UI message stream: `data:` lines with a part each, then `[DONE]`. `x-turn-id` names the turn.",
             "text/event-stream",
-            json!({"schema": {"type": "string"}}),
+            json!({"schema": {"description": "Server-sent events, each with one part as JSON in its `data`."}}),
         )
 }

@@ -61,7 +61,7 @@ pub(super) fn describe(doc: &mut Document) {
             ),
         ])
         .answers_as(200, "The completion, or its chunks.", "application/json", json!({"schema": completion()}))
-        .answers_as(200, "The completion, or its chunks.", "text/event-stream", json!({"schema": {"type": "string"}}))
+        .answers_as(200, "The completion, or its chunks.", "text/event-stream", json!({"schema": {"description": "Server-sent events."}}))
         .refuses(CHANGE)
         .refuses(REFUSED)
         .done();
@@ -80,7 +80,7 @@ pub(super) fn describe(doc: &mut Document) {
             ("streamed", json!({"model": "echo", "input": "Hello", "stream": true, "conversation": "web:docs"})),
         ])
         .answers_as(200, "The response, or its events.", "application/json", json!({"schema": response()}))
-        .answers_as(200, "The response, or its events.", "text/event-stream", json!({"schema": {"type": "string"}}))
+        .answers_as(200, "The response, or its events.", "text/event-stream", json!({"schema": {"description": "Server-sent events."}}))
         .refuses(CHANGE)
         .refuses(REFUSED)
         .refuses(&[Code::PreviousResponseNotFound, Code::PreviousResponseNotLast])

@@ -20,7 +20,7 @@ fn one(operation: Operation<'_>) -> Operation<'_> {
 
 pub(super) fn describe(doc: &mut Document) {
     doc.topic(
-        "Webhooks",
+        "Webhook endpoints",
         "Who is told of events, by a signed POST as of Standard Webhooks 1.0. An endpoint is told of what its owner may see.",
     );
 
