@@ -55,10 +55,12 @@ pub fn run(config: Config, listener: TcpListener, ready: impl FnOnce(bool)) -> R
         if access.book().is_open() && !address.ip().is_loopback() {
             return Err(StartError::Open(address));
         }
-        if let Some(route) = routes.iter().find(|route| !access.book().may_act(&route.owner)) {
-            let (name, owner) = (&route.name, &route.owner);
+        let named = routes.iter().map(|route| ("webhooks", &route.name, &route.owner));
+        let endpoints = config.webhook_endpoints.iter();
+        let endpoints = endpoints.filter_map(|(name, one)| Some(("webhook_endpoints", name, one.owner.as_ref()?)));
+        if let Some((topic, name, owner)) = named.chain(endpoints).find(|(.., owner)| !access.book().may_act(owner)) {
             let advice = format!("make it with `greenroom user create {owner}`, or enable it");
-            let line = format!("webhooks.{name}.owner: there is no user {owner} who may act; {advice}");
+            let line = format!("{topic}.{name}.owner: there is no user {owner} who may act; {advice}");
             return Err(StartError::Configuration(line));
         }
         let rooms = Rooms { store, registry, access: Arc::new(access), routes: Arc::new(routes) };

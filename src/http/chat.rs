@@ -163,7 +163,13 @@ async fn again(
         Some(id) => Some(api.gateway.turn_place(who, key, TurnId::named(id)?).await?),
     };
     match place {
-        Some(place) => show(api, who, key, version, place, Begin::AtStart).await,
+        Some(place) => {
+            // In this order: what is asked between the two looks is taken for pending.
+            let last_seq = api.gateway.snapshot(who, key).await?.last_seq;
+            let pending = api.gateway.choices(who, Some(key)).await?.into_iter().map(|choice| choice.id).collect();
+            let narrator = Narrator::again(version, place.turn, last_seq, pending);
+            told(api, who, key, place, narrator).await
+        }
         None => Ok(HttpResponse::NoContent().finish()),
     }
 }
@@ -185,9 +191,18 @@ async fn show(
     place: TurnPlace,
     begin: Begin,
 ) -> Result<HttpResponse, ApiError> {
+    told(api, who, key, place, Narrator::new(version, place.turn, begin)).await
+}
+
+async fn told(
+    api: &Api,
+    who: &Principal,
+    key: &SessionKey,
+    place: TurnPlace,
+    narrator: Narrator,
+) -> Result<HttpResponse, ApiError> {
     let filter = Filter { turn: Some(place.turn), ..Filter::default() };
     let subscription = api.gateway.subscribe(who, key, From::After(place.seq.saturating_sub(1)), filter).await?;
-    let narrator = Narrator::new(version, place.turn, begin);
     let pieces = narrate(follow(subscription, key.clone()), narrator, api.config.stream.heartbeat.0);
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))

@@ -6,6 +6,7 @@ use actix_web::{
 };
 use futures_util::{StreamExt as _, stream::LocalBoxStream};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use super::{Api, body::too_large, follow::follow, idempotency::once, path::key as parse_key};
 use crate::{
@@ -99,12 +100,24 @@ pub(super) fn check_size(api: &Api, size: usize, conversation: &Conversation) ->
 /// The session that a call names, by `X-Session-Key` or by one of its fields, in that order.
 pub(super) fn session_of(
     request: &HttpRequest,
-    fields: &[(&str, Option<&str>)],
+    fields: &[(&'static str, Option<&str>)],
 ) -> Result<Option<SessionKey>, ApiError> {
     let header = request.headers().get(&SESSION).map(|value| value.to_str().unwrap_or("?"));
     let named = std::iter::once(("X-Session-Key", header)).chain(fields.iter().copied());
-    let named = named.filter_map(|(name, value)| value.map(|value| (name, value))).next();
-    named.map(|(name, value)| parse_key(value).map_err(|error| error.with("param", name))).transpose()
+    let named = named.filter_map(|(name, value)| value.map(|value| (name, value))).find(|(_, value)| !value.is_empty());
+    let key = |(name, value): (&'static str, &str)| match parse_key(value) {
+        // To OpenAI it is any text, and whoever uses a program often cannot change it.
+        Err(_) if name == "user" => parse_key(&key_of_user(value)),
+        key => key.map_err(|error| error.with("param", name)),
+    };
+    named.map(key).transpose()
+}
+
+/// The session of a `user` whose name is no key: always the same one, and never that of another name.
+fn key_of_user(name: &str) -> String {
+    let digest = Sha256::digest(name.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("user:{hex}")
 }
 
 /// The call that must not happen twice, by its header and its body.

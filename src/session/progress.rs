@@ -21,6 +21,10 @@ use crate::{
     timestamp::Timestamp,
 };
 
+/// Bytes of text and reasoning that one turn may have: more is an agent that does not end, and would be more than a
+/// database takes in one row.
+const MAX_SAID: usize = 64 << 20;
+
 impl Draft {
     /// Takes up one thing that the agent told.
     pub fn agent_event(&mut self, env: &mut Env<'_>, event: AgentEvent) {
@@ -131,7 +135,10 @@ impl Draft {
         if waits && outcome == Outcome::Cancelled && running.stop.is_none() {
             return self.go_on(env);
         }
+        let cut = running.said > MAX_SAID;
         let ending = match (outcome, running.stop.take()) {
+            // What it said is not all there.
+            (Outcome::Completed { .. }, Some(stop)) if cut => Ending::because(stop.state, &stop.reason),
             // It finished before it heard that it should stop: that is what happened, so that is what is told.
             (Outcome::Completed { reason }, _) => Ending { state: TurnState::Completed, reason, error: None },
             (Outcome::Cancelled | Outcome::Failed(_), Some(stop)) => Ending::because(stop.state, &stop.reason),
@@ -179,6 +186,19 @@ impl Draft {
 
     fn delta(&mut self, env: &mut Env<'_>, turn: TurnId, kind: DeltaKind, delta: String) {
         if delta.is_empty() {
+            return;
+        }
+        let Some(running) = self.running() else { return };
+        running.said = running.said.saturating_add(delta.len());
+        if running.said > MAX_SAID {
+            // What it has said so far stays; what it says until it has stopped is dropped.
+            if running.stop.is_none() {
+                let code = Code::ContentTooLarge.as_str().to_owned();
+                let message =
+                    format!("the agent has said more than {MAX_SAID} bytes in this turn; it is being stopped");
+                self.emit(env.now, Some(turn), EventBody::Error { code, message });
+                self.request_stop(TurnState::Failed, "answer_too_large");
+            }
             return;
         }
         let message_id = self.open_message(env, turn);

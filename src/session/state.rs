@@ -99,6 +99,8 @@ pub struct Running {
     pub unavailable: Vec<String>,
     /// True while the agent is being stopped at a tool boundary to take a steered text. Memory only.
     pub redirecting: bool,
+    /// Bytes of text and reasoning that the agent has said in it.
+    pub said: usize,
     /// True while the agent has not got the prompt, because the budget is used up and somebody is asked. Memory only.
     pub held: bool,
 }
@@ -230,6 +232,7 @@ impl Running {
             spent: Usage::default(),
             unavailable: Vec::new(),
             redirecting: false,
+            said: 0,
             held: false,
             turn,
         }

@@ -4,7 +4,7 @@ use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::json;
 
-use crate::gateway::{Reply, Socket, Sse, TestGateway, eventually, in_time, text};
+use crate::gateway::{Reply, Socket, Sse, TestGateway, eventually, in_time, play, text};
 
 /// A refusal names the time to come back.
 #[track_caller]
@@ -182,4 +182,16 @@ async fn a_call_that_its_session_does_not_answer_in_time_is_told_so() {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_end_is_stopped_at_its_bound() {
+    let server = TestGateway::start();
+    let much = json!({"deltas": 80, "bytes": 1_000_000});
+    let done = server.run("k", play(much)).await;
+    assert_eq!((&done["turn"]["state"], &done["turn"]["reason"]), (&json!("failed"), &json!("answer_too_large")));
+    let said = done["response"].as_str().unwrap().len();
+    assert!((60 << 20..=64 << 20).contains(&said), "{said} bytes are kept");
+    // The next one is answered.
+    assert_eq!(server.run("k", text("fine")).await["response"], "fine");
 }

@@ -96,6 +96,12 @@ async fn the_configuration_can_name_endpoints() {
         format!("{{ ci = {{ url = \"{}\", types = [\"turn.finished\"], secret = \"{secret}\" }} }}", receiver.url());
     let mut server = server(&[("GREENROOM_WEBHOOK_ENDPOINTS", &configured)]);
     server.run("a", text("x")).await;
+    let ghost = configured.replace(" secret =", " owner = \"ghost\", secret =");
+    let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_greenroom"));
+    start.args(["--bind", "127.0.0.1:0", "--data-dir"]).arg(server.data_dir().join("other")).env_clear();
+    let refused = start.env("GREENROOM_WEBHOOK_ENDPOINTS", &ghost).output().unwrap();
+    let line = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && line.contains("webhook_endpoints.ci.owner"), "{line}");
     assert!(receiver.wait(1).await[0].is_signed(secret));
     let listed = server.get("/v1/webhook-endpoints").await.ok(200)["data"].clone();
     assert_eq!((&listed[0]["name"], &listed[0]["owner"]), (&json!("ci"), &Value::Null));

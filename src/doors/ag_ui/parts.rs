@@ -48,10 +48,9 @@ fn suffix(run: u32) -> String {
 
 /// The run that has told a message, by the message's id; none where the id is not from here.
 pub(super) fn run_of(id: &str) -> Option<u32> {
-    let (id, run) = match id.rsplit_once(".r") {
-        Some((id, run)) => (id, run.parse().ok()?),
-        None => (id, 0),
-    };
+    // The `.r` of `.result` is not that of a run.
+    let run = id.rsplit_once(".r").and_then(|(id, run)| Some((id, run.parse().ok()?)));
+    let (id, run) = run.unwrap_or((id, 0));
     let (of, what) = id.rsplit_once('.')?;
     let ours = matches!(what, "call" | "result") || (what.parse::<u32>().is_ok() && of.parse::<MessageId>().is_ok());
     ours.then_some(run)

@@ -39,6 +39,8 @@ pub struct Narrator {
     turn: TurnId,
     /// Before this is [`Begin::AtStart`] nothing is told, only remembered.
     begin: Begin,
+    /// What was known when a turn was taken up again: of the questions up to this event, only these still wait.
+    known: Option<(u64, Vec<ChoiceId>)>,
     /// The id of the message: that of the assistant's first one.
     message: Option<String>,
     started: bool,
@@ -74,6 +76,7 @@ impl Narrator {
             version,
             turn,
             begin,
+            known: None,
             message: None,
             started: false,
             in_step: false,
@@ -86,6 +89,18 @@ impl Narrator {
             ended: false,
             over: false,
         }
+    }
+
+    /// The same for a client that takes the turn up again: a question up to `last_seq` that is not `pending` was answered,
+    /// and does not end the stream.
+    #[must_use]
+    pub fn again(version: Version, turn: TurnId, last_seq: u64, pending: Vec<ChoiceId>) -> Self {
+        Self { known: Some((last_seq, pending)), ..Self::new(version, turn, Begin::AtStart) }
+    }
+
+    /// True when the answer to a question of this event is known not to be missing.
+    fn is_answered(&self, choice: ChoiceId, seq: u64) -> bool {
+        self.known.as_ref().is_some_and(|(last_seq, pending)| seq <= *last_seq && !pending.contains(&choice))
     }
 
     /// Has the client's message begun. Before the assistant has said a word it has the id of the turn.
@@ -205,14 +220,15 @@ impl Narrator {
         }
     }
 
-    fn asked(&mut self, choice: &Choice, out: &mut Vec<u8>) {
+    fn asked(&mut self, choice: &Choice, seq: u64, out: &mut Vec<u8>) {
         self.close(out);
         self.step(out);
         let id = choice.id.to_string();
         let data = json!({"choice": choice, "outcome": null, "source": null});
         Part::DataChoice { id: &id, data: &data }.write(out);
         self.choices.insert(choice.id, data);
-        if choice.kind == ChoiceKind::Permission && self.version.has_approvals() {
+        let approval = choice.kind == ChoiceKind::Permission && self.version.has_approvals();
+        if approval && !self.is_answered(choice.id, seq) {
             let input = json!({"title": choice.title, "input_summary": choice.input_summary});
             let call = self.calls.for_choice(self.version, choice.tool.as_deref(), &id, &input, out);
             Part::ToolApprovalRequest { approval_id: &id, tool_call_id: &call }.write(out);
@@ -340,7 +356,7 @@ impl Narrator {
             EventBody::ToolFinished { call_id, output, is_error } => {
                 self.tool_finished(call_id, output, *is_error, out);
             }
-            EventBody::ChoiceRequested { choice } => self.asked(choice, out),
+            EventBody::ChoiceRequested { choice } => self.asked(choice, event.seq, out),
             EventBody::ChoiceResolved { choice_id, outcome, source } => {
                 self.settled(*choice_id, outcome, &json!(source), out);
             }

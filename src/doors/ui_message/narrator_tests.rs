@@ -358,6 +358,29 @@ fn an_approval_ends_the_answer_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn who_takes_a_turn_up_again_is_told_past_what_is_answered() {
+    let (turn, id, first, second) = (TurnId::new(), MessageId::new(), ChoiceId::new(), ChoiceId::new());
+    let events = || {
+        let ask = |id| choice(id, ChoiceKind::Permission, Some("bash"));
+        [ask(first), settled(first, "allow_once"), started(id), text(id, 0, "between"), ask(second)]
+    };
+    let again = |last_seq, pending: Vec<ChoiceId>| {
+        let narrator = Narrator::again(Version::V6, turn, last_seq, pending);
+        Told { narrator, out: Vec::new(), seq: 0 }.tell(events())
+    };
+    // The second one waits, or came after the look.
+    for told in [again(5, vec![second]), again(4, Vec::new())] {
+        assert!(told.narrator.is_over());
+        let parts = told.parts();
+        assert!(parts.iter().any(|part| part["delta"] == "between"), "{parts:?}");
+        let asked: Vec<&Value> = parts.iter().filter(|part| part["type"] == "tool-approval-request").collect();
+        assert_eq!((asked.len(), &asked[0]["approvalId"]), (1, &json!(second.to_string())), "{parts:?}");
+    }
+    let told = again(5, Vec::new()).tell([settled(second, "allow_once"), text(id, 2, "after"), well()]).finish();
+    assert!(told.iter().any(|part| part["delta"] == "after") && told.last() == Some(&json!("[DONE]")), "{told:?}");
+}
+
+#[test]
 fn a_permission_about_no_call_is_a_call_of_its_own() {
     let (turn, asked) = (TurnId::new(), ChoiceId::new());
     let ask = || choice(asked, ChoiceKind::Permission, Some("echo"));
