@@ -166,7 +166,12 @@ async fn run(plan: &Plan) -> Result<Samples, Failure> {
     let folder = Folder::new(plan)?;
     let program = std::env::current_exe()?;
     let command = json!([program, "--baseline", Kind::Agent.name()]).to_string();
-    let settings = [("GREENROOM_AGENTS__BENCH__KIND", "acp"), ("GREENROOM_AGENTS__BENCH__COMMAND", command.as_str())];
+    let settings = [
+        ("GREENROOM_AGENTS__BENCH__KIND", "acp"),
+        ("GREENROOM_AGENTS__BENCH__COMMAND", command.as_str()),
+        // Each session keeps its agent: what is measured is turns, not starts.
+        ("GREENROOM_POOL__MAX_PROCESSES", "100"),
+    ];
     let server = Server::greenroom(&folder, &settings)?;
     let mut disk = Disk::new(folder.path())?;
     let mut direct = Direct::start()?;
