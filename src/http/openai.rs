@@ -238,8 +238,13 @@ mod tests {
         let none = TestRequest::default().to_http_request();
         assert_eq!(of(&none, Some("b")), Ok(Some("b".into())));
         assert_eq!(of(&none, None), Ok(None));
-        let error = of(&none, Some("not a key")).unwrap_err();
-        assert_eq!((error.code, &error.details["param"]), (Code::InvalidId, &"user".into()));
+        assert_eq!(of(&none, Some("")), Ok(None));
+        // A user may have any name: always the same session, and each its own.
+        let odd = |name: &str| of(&none, Some(name)).unwrap().unwrap();
+        assert!(odd("auth0|1").starts_with("user:") && odd("auth0|1") == odd("auth0|1"));
+        assert_ne!(odd("auth0|1"), odd("auth0|2"));
+        let error = session_of(&none, &[("conversation", Some("not a key"))]).unwrap_err();
+        assert_eq!((error.code, &error.details["param"]), (Code::InvalidId, &"conversation".into()));
         assert_eq!(of(&request("a/b"), None).unwrap_err().details["param"], "X-Session-Key");
     }
 }
