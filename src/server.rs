@@ -203,6 +203,21 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     if delivering.await.is_err() {
         log::error!("webhooks were not stopped in order");
     }
+    // Agents end where their sessions are dropped, in the threads of the arbiters: the process must not end before.
+    let ended = tokio::task::spawn_blocking(move || {
+        for arbiter in arbiters {
+            if arbiter.join().is_err() {
+                log::error!("a thread of sessions has panicked at its end");
+            }
+        }
+    });
+    if tokio::time::timeout(THREADS_END, ended).await.is_err() {
+        log::error!("sessions do not end; the agents that they had are killed now");
+    }
+    let left = tokio::task::spawn_blocking(move || process::sweep_unrecorded(&home)).await.unwrap_or(0);
+    if left > 0 {
+        log::warn!(left; "agent processes were still there at the end and were killed");
+    }
     access.note_uses().await;
     access.audit.flush().await;
     store.flush_and_close().await;
@@ -339,6 +354,9 @@ async fn keep_house(store: Store, access: Arc<Access>, keep_audit: Option<std::t
         tokio::time::sleep(HOUSEKEEPING).await;
     }
 }
+
+/// How long the threads of sessions may take to end.
+const THREADS_END: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What the markers of this server's agent processes begin with: the same for each start on the same data, and another
 /// for any other server. A copy of the database is another one.

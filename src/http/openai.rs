@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(of(&none, None), Ok(None));
         assert_eq!(of(&none, Some("")), Ok(None));
         // A user may have any name: always the same session, and each its own.
-        let odd = |name: &str| of(&none, Some(name)).unwrap().unwrap();
+        let odd = |name: &'static str| of(&none, Some(name)).unwrap().unwrap();
         assert!(odd("auth0|1").starts_with("user:") && odd("auth0|1") == odd("auth0|1"));
         assert_ne!(odd("auth0|1"), odd("auth0|2"));
         let error = session_of(&none, &[("conversation", Some("not a key"))]).unwrap_err();
