@@ -10,7 +10,7 @@ use super::{
     input::entry,
     refused::{FORMAT, STOP, TOOLS, unsupported},
 };
-use crate::{error::ApiError, ids::SessionKey};
+use crate::error::ApiError;
 
 /// A request for a completion.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -29,7 +29,6 @@ pub struct ChatRequest {
     /// What a stream tells beside the text.
     pub stream_options: Option<StreamOptions>,
     /// The key of the session, where `X-Session-Key` does not say it; made if there is none.
-    #[schemars(with = "Option<SessionKey>")]
     pub user: Option<String>,
     /// True keeps the conversation in a session of its own, where no key is given.
     pub store: Option<bool>,

@@ -36,7 +36,6 @@ pub struct ResponseRequest {
     #[schemars(schema_with = "key_or_object")]
     pub conversation: Option<Value>,
     /// The key of the session, where neither `X-Session-Key` nor `conversation` says it.
-    #[schemars(with = "Option<SessionKey>")]
     pub user: Option<String>,
     /// True keeps the conversation in a session of its own, where no key is given.
     pub store: Option<bool>,
