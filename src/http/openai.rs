@@ -103,8 +103,10 @@ pub(super) fn session_of(
     fields: &[(&'static str, Option<&str>)],
 ) -> Result<Option<SessionKey>, ApiError> {
     let header = request.headers().get(&SESSION).map(|value| value.to_str().unwrap_or("?"));
-    let named = std::iter::once(("X-Session-Key", header)).chain(fields.iter().copied());
-    let named = named.filter_map(|(name, value)| value.map(|value| (name, value))).find(|(_, value)| !value.is_empty());
+    // An empty field names none, as SDKs send it; an empty header is a variable that somebody forgot to set.
+    let filled = fields.iter().copied().filter(|(_, value)| value.is_some_and(|value| !value.is_empty()));
+    let mut named = std::iter::once(("X-Session-Key", header)).chain(filled);
+    let named = named.find_map(|(name, value)| Some((name, value?)));
     let key = |(name, value): (&'static str, &str)| match parse_key(value) {
         // To OpenAI it is any text, and whoever uses a program often cannot change it.
         Err(_) if name == "user" => parse_key(&key_of_user(value)),
@@ -245,6 +247,8 @@ mod tests {
         assert_ne!(odd("auth0|1"), odd("auth0|2"));
         let error = session_of(&none, &[("conversation", Some("not a key"))]).unwrap_err();
         assert_eq!((error.code, &error.details["param"]), (Code::InvalidId, &"conversation".into()));
-        assert_eq!(of(&request("a/b"), None).unwrap_err().details["param"], "X-Session-Key");
+        for wrong in ["a/b", ""] {
+            assert_eq!(of(&request(wrong), None).unwrap_err().details["param"], "X-Session-Key");
+        }
     }
 }
