@@ -108,7 +108,9 @@ impl WebhookEndpointConfig {
             return Err("the name has 1 to 64 characters out of A-Z a-z 0-9 . _ @ -".into());
         }
         check::form(&self.url).map_err(|error| format!("url: {error}"))?;
-        check::types(&self.types).map_err(|error| format!("types: {error}"))?;
+        check::types(&self.types)
+            .and_then(|()| check::known(&self.types))
+            .map_err(|error| format!("types: {error}"))?;
         check::sessions(self.sessions.as_deref()).map_err(|error| format!("sessions: {error}"))?;
         if let Some(owner) = self.owner.as_deref().filter(|owner| !crate::protocol::account::is_account_name(owner)) {
             return Err(format!("owner: {owner:?} cannot be the name of a user"));

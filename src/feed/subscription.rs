@@ -104,9 +104,7 @@ impl FeedSubscription {
             };
             if let Err(error) = done {
                 log::warn!(error:% = error; "a stream over all sessions could not be read");
-                let reason = EndReason::StoreUnavailable;
-                let frame = Control::End { reason, retry: reason.retry() }.encode_for_all();
-                self.ready.push_back(Item::End(reason, frame));
+                self.ready.push_back(Item::end(EndReason::StoreUnavailable, None));
                 self.phase = Phase::Over;
             }
         }

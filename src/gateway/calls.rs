@@ -7,14 +7,14 @@ use std::{
 
 use futures_util::{Stream, stream::unfold};
 
-use super::{Gateway, Idempotency, Item, Principal, validate};
+use super::{Gateway, Idempotency, Item, Lease, Principal, validate};
 use crate::{
     access::Shows,
     error::ApiError,
     ids::{SessionKey, TurnId},
-    protocol::{Message, SendMessage},
+    protocol::{Message, SendMessage, frame::EndReason},
     session::{
-        call::{Begun, Call, begin},
+        call::{Begun, Call, Piece, begin},
         check_day_of,
     },
     timestamp::Timestamp,
@@ -64,6 +64,8 @@ pub struct Calling<S> {
     pub at: Timestamp,
     /// Its events, from `turn.started` to `turn.finished`. Dropping it stops the call.
     pub items: S,
+    /// Where it ends, the call has to be dropped.
+    pub lease: Lease,
 }
 
 impl Gateway {
@@ -82,16 +84,16 @@ impl Gateway {
         check_day_of(&self.config().budget, &who.user, &self.deps.day_sums, Timestamp::now())?;
         let held = self.room_for_call(who).await?;
         let lease = self.access.lease(who, Shows::Nothing)?;
-        let stop = async move {
-            let _reason = lease.ended().await;
-        };
         let call = Call { user: who.user.clone(), agent, model, before: asked.before, text, files };
-        let Begun { turn, at, pieces } = begin(Arc::clone(&self.deps), call, stop, held);
+        let Begun { turn, at, pieces } = begin(Arc::clone(&self.deps), call, held);
         let items = unfold(pieces, |mut pieces| async move {
-            let frames = pieces.recv().await?;
-            Some((Item::Frames(frames), pieces))
+            let item = match pieces.recv().await? {
+                Piece::Frames(frames, _room) => Item::Frames(frames),
+                Piece::TooSlow => Item::end(EndReason::TooSlow, None),
+            };
+            Some((item, pieces))
         });
-        Ok(Calling { turn, at, items })
+        Ok(Calling { turn, at, items, lease })
     }
 
     /// Calls of a user that run now.

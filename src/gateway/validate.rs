@@ -66,7 +66,10 @@ pub(super) fn content(body: &mut SendMessage) -> Result<(String, Arc<Vec<Attachm
         // Padding ends a text; within it each piece would decode, and the whole would not.
         let whole = bytes.len() % 4 == 0 && !bytes.iter().rev().skip(2).any(|byte| *byte == b'=');
         if !whole || bytes.is_empty() || bytes.chunks(1 << 16).any(|piece| BASE64_STANDARD.decode(piece).is_err()) {
-            let message = format!("content_base64 of {:?} is empty or no padded standard base64", file.name);
+            let message = format!(
+                "the content of {:?} is empty, or is not base64 of the standard alphabet with padding",
+                file.name
+            );
             return Err(invalid_attachment(&message));
         }
     }

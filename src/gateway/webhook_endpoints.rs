@@ -116,26 +116,11 @@ impl Gateway {
             return Err(ApiError::new(Code::TooManyEndpoints, message).with("limit", most));
         }
         let secret = signature::Secret::generate().map_err(no_randomness)?.expose();
-        let now = Timestamp::now();
         let record = EndpointRecord {
-            // Not the id type's own: these ids have to come in order.
-            id: uuid::Uuid::now_v7().into(),
-            owner: who.user.clone(),
-            name: None,
             sees_all: who.is_admin(),
-            url: body.url,
-            types: body.types,
-            sessions: body.sessions,
             description: body.description,
             secret: Some(Secret::new(secret.clone())),
-            old_secret: None,
-            disabled_reason: None,
-            failures: 0,
-            dropped: 0,
-            last_error: None,
-            last_success_at: None,
-            created_at: now,
-            updated_at: now,
+            ..EndpointRecord::new(who.user.clone(), body.url, body.types, body.sessions)
         };
         self.deps.outbound.change(EndpointChange::Insert(Box::new(record.clone()))).await?;
         self.note_endpoint(who, "webhook.create", &record, json!({"types": record.types}));

@@ -17,20 +17,23 @@ use super::{
 };
 use crate::{
     doors::{
-        ag_ui::{AgUi, Asks, Resume, Run, RunAgentInput, Telling},
+        ag_ui::{AgUi, Asks, Joined, Resume, Run, RunAgentInput, Telling},
         narration::narrate,
     },
     error::{ApiError, Code},
-    gateway::{Filter, From, Principal},
+    gateway::{Accepted, Filter, From, Principal},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::ResolvedBy,
+    timestamp::Timestamp,
 };
 
-/// What a run tells: a turn, whose first event has this number, from behind these choices on.
+/// What a run tells: a turn, whose first event has this number, from behind these choices on, or past all that was
+/// settled when it joined.
 struct Told {
     turn: TurnId,
     seq: u64,
     behind: Vec<ChoiceId>,
+    joined: Option<Joined>,
 }
 
 /// `POST /v1/ag-ui`
@@ -55,6 +58,7 @@ pub(super) async fn run(
         declares_version: run.declares_version,
         turn: told.turn,
         behind: told.behind,
+        joined: told.joined,
         messages: run.messages,
         up_to_user: run.up_to_user,
     };
@@ -73,17 +77,26 @@ async fn told(request: &HttpRequest, api: &Api, who: &Principal, run: &mut Run) 
         Asks::Message { message, is_new } => (std::mem::take(&mut **message), *is_new),
     };
     let once = once_of_run(request, &run.id, &run.thread, &message)?;
-    let accepted = if is_new {
-        api.gateway.send(who, &run.thread, message, "ag-ui", Some(once)).await?
-    } else {
-        // The client has something of the answer: it comes back to a run that it lost. There is nothing to send.
-        let known = api.gateway.sent(who, &run.thread, Some(once), message.client_id.as_deref()).await?;
-        known.ok_or_else(|| {
-            let message = "messages: the last one must be from the user. There is nothing new to send, and what is there was not sent as the latest message of this thread.";
-            ApiError::new(Code::MissingText, message).with("field", "messages")
-        })?
-    };
-    Ok(Told { turn: accepted.turn.id, seq: accepted.seq, behind: Vec::new() })
+    let thread = &run.thread;
+    let told =
+        |accepted: Accepted, joined| Told { turn: accepted.turn.id, seq: accepted.seq, behind: Vec::new(), joined };
+    if is_new {
+        let accepted = api.gateway.send(who, thread, message, "ag-ui", Some(once)).await?;
+        return Ok(told(accepted, None));
+    }
+    // The client has something of the answer: it comes back to a run that it lost. There is nothing to send.
+    let client_id = message.client_id.clone();
+    if let Some(accepted) = api.gateway.sent(who, thread, Some(once), None).await? {
+        return Ok(told(accepted, None));
+    }
+    let at = Timestamp::now();
+    let open = api.gateway.choices(who, Some(thread)).await?;
+    let known = api.gateway.sent(who, thread, None, client_id.as_deref()).await?;
+    let accepted = known.ok_or_else(|| {
+        let message = "messages: the last one must be from the user. There is nothing new to send, and what is there was not sent as the latest message of this thread.";
+        ApiError::new(Code::MissingText, message).with("field", "messages")
+    })?;
+    Ok(told(accepted, Some(Joined { at, open: open.into_iter().map(|choice| choice.id).collect() })))
 }
 
 /// Answers questions. One that is settled already stays as it is: the run tells how it was, and what came of it.
@@ -94,7 +107,7 @@ async fn answer(api: &Api, who: &Principal, thread: &SessionKey, answers: &[Resu
         let id = ChoiceId::named(&resume.interrupt_id)?;
         let choice = api.gateway.choice(who, thread, id).await?;
         let place = api.gateway.turn_place(who, thread, choice.turn_id).await?;
-        let told = told.get_or_insert(Told { turn: place.turn, seq: place.seq, behind: Vec::new() });
+        let told = told.get_or_insert(Told { turn: place.turn, seq: place.seq, behind: Vec::new(), joined: None });
         if told.turn != choice.turn_id {
             let message = "resume: all interrupts must be of one turn.";
             return Err(ApiError::new(Code::InvalidParameter, message).with("field", "resume"));

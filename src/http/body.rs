@@ -1,6 +1,7 @@
 //! Bodies: read within a limit, required to be JSON, decoded with errors that name the field.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -221,11 +222,24 @@ pub fn decode_value<T: for<'de> Deserialize<'de>>(value: serde_json::Value, form
 }
 
 fn wrong_form(form: Code, path: &str, what: &str) -> ApiError {
-    let what = what.split(" at line ").next().unwrap_or(what);
+    let what = plain(what.split(" at line ").next().unwrap_or(what));
     if path == "." {
         ApiError::new(form, format!("The body has the wrong form: {what}."))
     } else {
         ApiError::new(form, format!("The field {path} has the wrong form: {what}.")).with("field", path)
+    }
+}
+
+/// What serde says, without the names of types, which mean nothing outside.
+fn plain(what: &str) -> Cow<'_, str> {
+    if what.contains("did not match any variant") {
+        return "it has none of the forms that are allowed here".into();
+    }
+    match what.split_once("expected ") {
+        Some((before, expected)) if expected.contains("struct ") || expected.contains("enum ") => {
+            format!("{before}expected an object").into()
+        }
+        _ => what.into(),
     }
 }
 
@@ -261,6 +275,10 @@ mod tests {
             assert!(refused(body).message.contains("must be a JSON object"), "{body}");
         }
         assert_eq!(refused("{\"text\": 5}").details["field"], "text");
+        let odd = refused("{\"attachments\":[5]}").message;
+        assert_eq!(odd, "The field attachments[0] has the wrong form: invalid type: integer `5`, expected an object.");
+        let variants = plain("data did not match any variant of untagged enum Content");
+        assert_eq!(variants, "it has none of the forms that are allowed here");
         assert_eq!(
             refused("{\"attachments\":[{\"name\":\"a\",\"media_type\":\"b\"}]}").details["field"],
             "attachments[0]"

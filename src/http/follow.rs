@@ -5,7 +5,6 @@ use futures_util::{Stream, StreamExt as _, stream::unfold};
 use crate::{
     gateway::{FeedSubscription, Item, Lease, Subscription},
     ids::SessionKey,
-    protocol::{Control, frame::EndReason},
 };
 
 /// Everything that a subscription gives, for as long as its lease lasts: it ends when the credentials are revoked, the
@@ -29,7 +28,8 @@ pub fn follow_all((subscription, lease): (FeedSubscription, Lease)) -> impl Stre
     while_leased(unfold(subscription, next), lease, None)
 }
 
-fn while_leased<S: Stream<Item = Item>>(
+/// Any other stream that lasts as long as a lease.
+pub(super) fn while_leased<S: Stream<Item = Item>>(
     items: S,
     lease: Lease,
     session: Option<SessionKey>,
@@ -39,22 +39,17 @@ fn while_leased<S: Stream<Item = Item>>(
         async move {
             let (mut items, lease) = open?;
             if let Some(reason) = lease.revoked() {
-                return Some((end(session.as_ref(), reason), None));
+                return Some((Item::end(reason, session.as_ref()), None));
             }
             tokio::select! {
                 biased;
                 item = items.next() => match (lease.revoked(), item) {
                     // Taken away while it was waited for: what came with that is not for this caller any more.
-                    (Some(reason), _) => Some((end(session.as_ref(), reason), None)),
+                    (Some(reason), _) => Some((Item::end(reason, session.as_ref()), None)),
                     (None, item) => item.map(|item| (item, Some((items, lease)))),
                 },
-                reason = lease.ended() => Some((end(session.as_ref(), reason), None)),
+                reason = lease.ended() => Some((Item::end(reason, session.as_ref()), None)),
             }
         }
     })
-}
-
-fn end(session: Option<&SessionKey>, reason: EndReason) -> Item {
-    let end = Control::End { reason, retry: reason.retry() };
-    Item::End(reason, session.map_or_else(|| end.encode_for_all(), |session| end.encode(session, None)))
 }

@@ -8,7 +8,13 @@ use futures_util::{StreamExt as _, stream::LocalBoxStream};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::{Api, body::too_large, follow::follow, idempotency::once, path::key as parse_key};
+use super::{
+    Api,
+    body::too_large,
+    follow::{follow, while_leased},
+    idempotency::once,
+    path::key as parse_key,
+};
 use crate::{
     doors::{
         narration::{Narrator, frames_of, narrate},
@@ -37,7 +43,11 @@ pub(super) fn speaks(path: &str) -> bool {
 
 /// An error with all the fields that clients look for.
 pub(super) fn worded(error: ApiError) -> ApiError {
-    if error.details.contains_key("param") { error } else { error.with("param", Value::Null) }
+    if error.details.contains_key("param") {
+        return error;
+    }
+    let field = error.details.get("field").cloned().unwrap_or_default();
+    error.with("param", field)
 }
 
 /// Official clients try again after 409, 429 and all of 5xx. What would only fail again, or run a turn twice, says so.
@@ -145,7 +155,7 @@ pub(super) async fn begin(api: &Api, who: &Principal, ask: Ask) -> Result<Runnin
     };
     let Some(key) = ask.session else {
         let calling = api.gateway.call(who, Asked { agent, before, message }).await.map_err(at_input)?;
-        let items = calling.items.boxed_local();
+        let items = while_leased(calling.items, calling.lease, None).boxed_local();
         return Ok(Running { turn: calling.turn, at: calling.at, session: None, items });
     };
     let (agent, model) = agent;
@@ -217,6 +227,7 @@ mod tests {
         let error = worded(ApiError::new(Code::Internal, "x"));
         assert_eq!(error.details["param"], Value::Null);
         assert_eq!(worded(error.with("param", "n")).details["param"], "n");
+        assert_eq!(worded(ApiError::new(Code::InvalidJson, "x").with("field", "n")).details["param"], "n");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-pub use turns::{Settled, Tally};
+pub use turns::{Running, Settled, Tally, ended};
 
 /// What all names begin with.
 const PREFIX: &str = "greenroom";

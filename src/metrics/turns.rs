@@ -1,8 +1,10 @@
 //! What is counted of turns, out of what a session commits.
 
+use std::time::Duration;
+
 use crate::{
     ids::TurnId,
-    protocol::{Frame, Turn},
+    protocol::{Frame, Turn, TurnState, Usage},
     session::state::State,
     store::{Append, TurnWrite},
     timestamp::Timestamp,
@@ -36,24 +38,52 @@ impl Settled {
 
     /// Counts it, once it is committed.
     pub fn count(&self) {
-        let Some(metrics) = super::get() else { return };
         let turn = &self.0;
-        let labels = [turn.agent.as_str(), turn.state.as_str()];
-        metrics.turns.with_label_values(&labels).inc();
-        if let (Some(from), Some(to)) = (turn.started_at, turn.finished_at) {
-            metrics.turn_duration.with_label_values(&labels).observe(to.since(from).as_secs_f64());
+        let took = turn.started_at.zip(turn.finished_at).map(|(from, to)| to.since(from));
+        ended(&turn.agent, turn.state, took, &turn.usage);
+    }
+}
+
+/// Counts the end of a turn, or of a call without a session; `took` is the time since it started, where it did.
+pub fn ended(agent: &str, state: TurnState, took: Option<Duration>, usage: &Usage) {
+    let Some(metrics) = super::get() else { return };
+    let labels = [agent, state.as_str()];
+    metrics.turns.with_label_values(&labels).inc();
+    if let Some(took) = took {
+        metrics.turn_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+    for (kind, count) in [
+        ("input", usage.input_tokens),
+        ("output", usage.output_tokens),
+        ("cached", usage.cached_tokens),
+        ("reasoning", usage.reasoning_tokens),
+    ] {
+        metrics.tokens.with_label_values(&[agent, kind]).inc_by(count);
+    }
+    if let Some(cost) = usage.cost_usd.filter(|cost| *cost > 0.0) {
+        metrics.cost.with_label_values(&[agent]).inc_by(cost);
+    }
+}
+
+/// One that runs and is in no session, while it is held.
+#[derive(Debug)]
+pub struct Running(());
+
+impl Running {
+    /// Counts it.
+    #[must_use]
+    pub fn one() -> Self {
+        if let Some(metrics) = super::get() {
+            metrics.running_turns.inc();
         }
-        let usage = &turn.usage;
-        for (kind, count) in [
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-            ("cached", usage.cached_tokens),
-            ("reasoning", usage.reasoning_tokens),
-        ] {
-            metrics.tokens.with_label_values(&[turn.agent.as_str(), kind]).inc_by(count);
-        }
-        if let Some(cost) = usage.cost_usd.filter(|cost| *cost > 0.0) {
-            metrics.cost.with_label_values(&[turn.agent.as_str()]).inc_by(cost);
+        Self(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(metrics) = super::get() {
+            metrics.running_turns.dec();
         }
     }
 }

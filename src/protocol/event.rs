@@ -273,6 +273,36 @@ pub enum EventBody {
 }
 
 impl EventBody {
+    /// All types of events.
+    pub const TYPES: [&str; 26] = [
+        "session.created",
+        "session.updated",
+        "session.reset",
+        "session.archived",
+        "session.deleted",
+        "turn.queued",
+        "turn.started",
+        "turn.updated",
+        "turn.moved",
+        "turn.steered",
+        "turn.finished",
+        "message.started",
+        "message.delta",
+        "message.completed",
+        "tool.started",
+        "tool.delta",
+        "tool.updated",
+        "tool.finished",
+        "choice.requested",
+        "choice.resolved",
+        "agent.status",
+        "agent.commands",
+        "agent.plan",
+        "agent.mode",
+        "agent.progress",
+        "error",
+    ];
+
     /// The `type` on the wire.
     #[must_use]
     pub const fn type_name(&self) -> &'static str {

@@ -4,10 +4,13 @@
 //! which are not stored. Nobody can see it but its caller: when that one has left, it is stopped; what the agent asks is
 //! decided at once, as if time were up.
 
-use std::{future::Future, pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
 
 use super::{actor::Deps, budget::day_of, progress::option_for, workspace};
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
     config::TimeoutOutcome,
     error::Code,
     ids::{MessageId, SessionId, SessionKey, TurnId},
+    metrics,
     protocol::{
         Attachment, ChoiceKind, Event, EventBody, Frame, Message, TurnError, TurnState, Usage, event::DeltaKind,
     },
@@ -22,8 +26,6 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Pieces that may wait for the caller.
-const WAITING: usize = 64;
 /// Events that are taken from an agent at once.
 const HEARD_AT_ONCE: usize = 128;
 
@@ -44,6 +46,15 @@ pub struct Call {
     pub files: Arc<Vec<Attachment>>,
 }
 
+/// What a call tells.
+#[derive(Debug)]
+pub enum Piece {
+    /// Events, in order. They count among the bytes that may wait until the second is dropped.
+    Frames(Vec<Frame>, Option<OwnedSemaphorePermit>),
+    /// The caller took too little for too long: the last piece, and the end is not told.
+    TooSlow,
+}
+
 /// A call that runs. Dropping `pieces` stops it.
 #[derive(Debug)]
 pub struct Begun {
@@ -52,33 +63,34 @@ pub struct Begun {
     /// Since when.
     pub at: Timestamp,
     /// Its events, from `turn.started` to `turn.finished`.
-    pub pieces: mpsc::Receiver<Vec<Frame>>,
+    pub pieces: mpsc::UnboundedReceiver<Piece>,
 }
 
-/// Begins a call. It is interrupted when `stop` is ready; `held` is kept until its agent is gone.
+/// Begins a call. `held` is kept until its agent is gone.
 #[must_use]
-pub fn begin(
-    deps: Arc<Deps>,
-    call: Call,
-    stop: impl Future<Output = ()> + Send + 'static,
-    held: impl Send + 'static,
-) -> Begun {
-    let (out, pieces) = mpsc::channel(WAITING);
+pub fn begin(deps: Arc<Deps>, call: Call, held: impl Send + 'static) -> Begun {
+    // What waits is bounded by its bytes, so that the last piece can be told to a caller who takes nothing, too.
+    let (out, pieces) = mpsc::unbounded_channel();
+    let bound = u32::try_from(deps.config().stream.max_lag_bytes.bytes()).unwrap_or(u32::MAX);
+    let room = Arc::new(Semaphore::new(bound as usize));
     let (turn, at) = (TurnId::new(), Timestamp::now());
     let running = Running {
         deps,
         key: SessionKey::generate(),
         turn,
+        started: None,
         seq: 0,
         message: MessageId::new(),
         part: 0,
         kind: None,
         usage: Usage::default(),
         out,
+        bound,
+        room,
         call,
     };
     tokio::spawn(async move {
-        running.run(stop).await;
+        running.run().await;
         drop(held);
     });
     Begun { turn, at, pieces }
@@ -90,8 +102,8 @@ enum End {
     Told(Outcome),
     /// The caller has left.
     Left,
-    /// The server stops, or the caller may not call any more.
-    Stopped,
+    /// The caller is there and takes nothing.
+    TooSlow,
 }
 
 impl End {
@@ -105,27 +117,27 @@ struct Running {
     call: Call,
     key: SessionKey,
     turn: TurnId,
+    /// When it got its place.
+    started: Option<Timestamp>,
     seq: u64,
     message: MessageId,
     part: u32,
     /// What the part is that is being told.
     kind: Option<DeltaKind>,
     usage: Usage,
-    out: mpsc::Sender<Vec<Frame>>,
+    out: mpsc::UnboundedSender<Piece>,
+    /// Bytes that may wait for the caller, and those of them that are free.
+    bound: u32,
+    room: Arc<Semaphore>,
 }
 
 impl Running {
-    async fn run(mut self, stop: impl Future<Output = ()>) {
+    async fn run(mut self) {
         let gone = self.out.clone();
-        let mut ended = pin!(async {
-            tokio::select! {
-                () = stop => End::Stopped,
-                () = gone.closed() => End::Left,
-            }
-        });
+        let mut left = pin!(gone.closed());
         let limit = self.deps.config().pool.max_wait;
         let places = tokio::select! {
-            end = &mut ended => return self.finish(end).await,
+            () = &mut left => return self.finish(End::Left).await,
             places = timeout(limit.0, self.places()) => places,
         };
         let Ok(Some(_places)) = places else {
@@ -140,12 +152,14 @@ impl Running {
         let Some(agent) = self.deps.registry.get(&self.call.agent) else {
             return self.finish(End::failed(Code::AgentUnavailable, "the agent is not configured any more")).await;
         };
+        self.started = Some(Timestamp::now());
+        let _counted = metrics::Running::one();
         let mut live = agent.start(self.spec(folder.path().to_owned()));
         let end = tokio::select! {
-            end = &mut ended => end,
+            () = &mut left => End::Left,
             end = self.talk(&mut live) => end,
         };
-        if matches!(end, End::Left | End::Stopped) {
+        if matches!(end, End::Left | End::TooSlow) {
             self.cancel(&mut live).await;
         }
         self.finish(end).await;
@@ -233,8 +247,8 @@ impl Running {
                 }
             }
             self.delta(said, &mut frames);
-            if !self.show(frames).await {
-                return End::Left;
+            if let Err(end) = self.show(frames).await {
+                return end;
             }
             if let Some(end) = end {
                 return end;
@@ -283,13 +297,17 @@ impl Running {
         })
     }
 
-    /// False when the caller has left, or takes nothing for too long.
-    async fn show(&self, frames: Vec<Frame>) -> bool {
+    async fn show(&self, frames: Vec<Frame>) -> Result<(), End> {
         if frames.is_empty() {
-            return true;
+            return Ok(());
         }
         let limit = self.deps.config().stream.max_lag.0;
-        self.out.send_timeout(frames, limit).await.is_ok()
+        let bytes: usize = frames.iter().map(|frame| frame.json.len()).sum();
+        // A piece that is larger than the bound waits alone.
+        let needed = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bound);
+        let room =
+            timeout(limit, Arc::clone(&self.room).acquire_many_owned(needed)).await.map_err(|_late| End::TooSlow)?;
+        self.out.send(Piece::Frames(frames, room.ok())).map_err(|_closed| End::Left)
     }
 
     /// Asks politely, and waits a moment for the agent to have stopped.
@@ -312,20 +330,25 @@ impl Running {
 
     /// Tells the end, and counts what was used.
     async fn finish(&mut self, end: End) {
+        let is_too_slow = matches!(end, End::TooSlow);
         let (state, reason, error) = match end {
             End::Told(Outcome::Completed { reason }) => (TurnState::Completed, reason, None),
             End::Told(Outcome::Failed(error)) => (TurnState::Failed, None, Some(error)),
-            End::Told(Outcome::Cancelled) | End::Left => (TurnState::Cancelled, Some("cancelled".into()), None),
-            End::Stopped => (TurnState::Interrupted, Some("server_stopping".into()), None::<TurnError>),
+            End::Told(Outcome::Cancelled) | End::Left | End::TooSlow => {
+                (TurnState::Cancelled, Some("cancelled".into()), None)
+            }
         };
         if let Some(TurnError { code, message }) = &error {
             log::info!(agent = self.call.agent.as_str(), code = code.as_str(); "a call without a session has failed: {message}");
         }
+        let took = self.started.map(|from| Timestamp::now().since(from));
+        metrics::ended(&self.call.agent, state, took, &self.usage);
         self.spend().await;
         let over = EventBody::TurnFinished { state, reason, error, usage: self.usage, summary: None };
         let frame = self.frame(over);
+        let last = if is_too_slow { Piece::TooSlow } else { Piece::Frames(vec![frame], None) };
         // Where the caller has left there is nobody to tell.
-        let _ = self.show(vec![frame]).await;
+        let _ = self.out.send(last);
     }
 
     /// Counts it for the caller's day, where days have a bound.

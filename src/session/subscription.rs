@@ -55,6 +55,15 @@ pub enum Item {
     Done,
 }
 
+impl Item {
+    /// The end of a stream: of a session's, or of one over all sessions.
+    #[must_use]
+    pub fn end(reason: EndReason, session: Option<&SessionKey>) -> Self {
+        let end = Control::End { reason, retry: reason.retry() };
+        Self::End(reason, session.map_or_else(|| end.encode_for_all(), |session| end.encode(session, None)))
+    }
+}
+
 enum Phase {
     /// Ask the session to join; say hello first when it is the first time.
     Join,
@@ -308,8 +317,7 @@ impl Subscription {
     }
 
     fn end(&mut self, reason: EndReason) {
-        let frame = Control::End { reason, retry: reason.retry() }.encode(&self.key, None);
-        self.ready.push_back(Item::End(reason, frame));
+        self.ready.push_back(Item::end(reason, Some(&self.key)));
         self.phase = Phase::Over;
     }
 }

@@ -52,6 +52,34 @@ pub struct EndpointRecord {
     pub updated_at: Timestamp,
 }
 
+impl EndpointRecord {
+    /// One that is made now, is enabled, and has been told of nothing.
+    #[must_use]
+    pub fn new(owner: String, url: String, types: Vec<String>, sessions: Option<Vec<String>>) -> Self {
+        let now = Timestamp::now();
+        Self {
+            // Not the id type's own: these ids have to come in order.
+            id: uuid::Uuid::now_v7().into(),
+            owner,
+            name: None,
+            sees_all: false,
+            url,
+            types,
+            sessions,
+            description: None,
+            secret: None,
+            old_secret: None,
+            disabled_reason: None,
+            failures: 0,
+            dropped: 0,
+            last_error: None,
+            last_success_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
 /// A change of endpoints.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EndpointChange {

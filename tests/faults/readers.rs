@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    gateway::{Socket, Sse, TestGateway, eventually, in_time, play, text, wire::is_log},
+    gateway::{Socket, Sse, TestGateway, eventually, in_time, play, script, text, wire::is_log},
     healed,
 };
 
@@ -139,6 +139,32 @@ async fn stalled_readers_are_cut_with_a_reason_and_a_cursor_and_nobody_else_lose
         let rest = again.until(|event| event["type"] == "turn.finished" && event["turn_id"] == *last).await;
         assert_eq!(rest, seen[usize::try_from(cursor).unwrap()..], "it goes on from its cursor");
     }
+    server.assert_quiet();
+}
+
+/// Behind a call without a session there is no log to come back to: its agent is stopped, and who reads again is told why.
+#[tokio::test]
+async fn a_call_whose_reader_stalls_is_stopped_and_says_so() {
+    let server = flooded();
+    let content = script(&json!({"deltas": 4000, "bytes": 5000}));
+    let body = json!({"model": "echo", "stream": true, "messages": [{"role": "user", "content": content}]}).to_string();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address()).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let ended = "greenroom_turns_total{agent=\"echo\",outcome=\"cancelled\"}";
+    eventually("the call to be stopped", async || (metric(&server, ended).await == 1).then_some(())).await;
+    assert_eq!(metric(&server, "greenroom_running_turns").await, 0);
+    let told = drained(&mut stream).await;
+    let told = String::from_utf8_lossy(&told);
+    let end = &told[told.len().saturating_sub(400)..];
+    assert!(end.contains("\"code\":\"overloaded\"") && end.contains("was not taken in time"), "{end}");
+    assert!(!told.contains("[DONE]"));
     server.assert_quiet();
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    gateway::{Socket, Sse, str_of},
+    gateway::{Socket, Sse, eventually, script, str_of},
     people::{House, greenroom, token_id},
 };
 
@@ -154,4 +154,24 @@ async fn sockets_follow_the_same_rules_as_calls() {
     let page = house.get(&house.alice, "/v1/sessions/k/messages").await.ok(200);
     assert_eq!(page["data"].as_array().unwrap().len(), 2, "{page}");
     assert_ne!(page["data"][0]["parts"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_its_calls_without_a_session_and_they_say_so() {
+    let house = House::new();
+    let running = async |count: &str| {
+        let metrics = house.get(&house.root, "/metrics").await.text;
+        metrics.lines().any(|line| line == format!("greenroom_running_turns {count}")).then_some(())
+    };
+    let id = token_id(&house, &house.carol).await;
+    let message = json!({"role": "user", "content": script(&json!({"hang": true}))});
+    let call = house.post(&house.carol, "/v1/chat/completions", json!({"model": "echo", "messages": [message]}));
+    let revoked = async {
+        eventually("the call to run", || running("1")).await;
+        greenroom(&house.server, &["token", "revoke", &id]);
+    };
+    let (told, ()) = tokio::join!(call, revoked);
+    told.refused(401, "invalid_credentials");
+    eventually("the call to be over", || running("0")).await;
+    house.server.assert_quiet();
 }

@@ -125,7 +125,9 @@ impl Door {
 
     /// How many sessions there are beside the primary one.
     pub async fn sessions(&self) -> usize {
-        self.server.get("/v1/sessions?limit=100").await.ok(200)["data"].as_array().unwrap().len() - 1
+        let list = self.server.get("/v1/sessions?limit=100").await.ok(200);
+        // That one may still be in the making when the server has just started.
+        list["data"].as_array().unwrap().iter().filter(|session| session["key"] != "main").count()
     }
 
     /// Runs the program with the configuration of the server.

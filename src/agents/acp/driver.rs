@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
+    chunk::Chunk,
     content::Accepts,
     permission::{Pending, cancelled},
     profile::Profile,
@@ -119,6 +120,9 @@ impl Driver {
         {
             return self.prompt(prompt).await;
         }
+        // Outside a turn pieces of text are not shown.
+        let session = self.turn.as_ref().map(|_| self.session_id.as_str());
+        let piece = |line: &str| Chunk::read(line, session?);
         tokio::select! {
             biased;
             () = self.host.killed.cancelled() => Err(Stop::Killed),
@@ -126,7 +130,10 @@ impl Driver {
                 Some(command) => self.command(command).await,
                 None => Err(Stop::Killed),
             },
-            input = self.connection.next() => self.input(input).await,
+            input = self.connection.next_unless(piece) => match input {
+                Ok(Chunk { kind, text }) => self.emit(AgentEvent::Delta { kind, text }).await,
+                Err(input) => self.input(input).await,
+            },
         }
     }
 

@@ -11,6 +11,7 @@
 //! - pure: `updates` (→ events), `tools`, `usage`, `settings`, `permission`, `question`, `content`;
 //! - `profile`: what single agents do differently, as data.
 
+mod chunk;
 mod content;
 mod driver;
 mod open;

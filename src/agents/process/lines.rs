@@ -42,9 +42,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             let chunk = self.reader.fill_buf().await?;
             if chunk.is_empty() {
                 let rest = std::mem::take(&mut self.partial);
-                return Ok((!rest.is_empty()).then(|| text(&rest)));
+                return Ok((!rest.is_empty()).then(|| text(rest)));
             }
-            let end = chunk.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', chunk);
             let piece = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or_default();
             let used = end.map_or(chunk.len(), |end| end + 1);
             let too_long = !self.skipping && self.partial.len() + piece.len() > self.max;
@@ -60,7 +60,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 // Taking the buffer gives the memory of a long line back.
                 let line = std::mem::take(&mut self.partial);
                 if !skipped {
-                    return Ok(Some(text(&line)));
+                    return Ok(Some(text(line)));
                 }
             }
             if too_long {
@@ -81,9 +81,11 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-fn text(line: &[u8]) -> Line {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    Line::Text(String::from_utf8_lossy(line).into_owned())
+fn text(mut line: Vec<u8>) -> Line {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    Line::Text(String::from_utf8(line).unwrap_or_else(|bad| String::from_utf8_lossy(bad.as_bytes()).into_owned()))
 }
 
 #[cfg(test)]

@@ -63,12 +63,24 @@ impl Connection {
 
     /// Writes what waits, and returns the next thing that comes in. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Input {
-        match self.lines.next().await {
-            Incoming::Object(object) => message(object),
-            Incoming::Noise(line) => Input::Noise(line),
-            Incoming::TooLong => Input::TooLong,
-            Incoming::Closed => Input::Closed,
-        }
+        input(self.lines.next().await)
+    }
+
+    /// The same, unless `known` knows what the line says without its message.
+    ///
+    /// # Errors
+    /// What came in, where it does not.
+    pub async fn next_unless<T>(&mut self, known: impl Fn(&str) -> Option<T>) -> Result<T, Input> {
+        self.lines.next_unless(known).await.map_err(input)
+    }
+}
+
+fn input(incoming: Incoming) -> Input {
+    match incoming {
+        Incoming::Object(object) => message(object),
+        Incoming::Noise(line) => Input::Noise(line),
+        Incoming::TooLong => Input::TooLong,
+        Incoming::Closed => Input::Closed,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     time::{Duration, Instant},
 };
 
@@ -67,16 +68,31 @@ impl JsonLines {
 
     /// Writes what waits, and returns the next thing that comes in. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Incoming {
+        match self.next_unless(|_| None::<Infallible>).await {
+            Ok(never) => match never {},
+            Err(incoming) => incoming,
+        }
+    }
+
+    /// The same, unless `known` knows what the line says without its object.
+    ///
+    /// # Errors
+    /// What came in, where it does not.
+    pub async fn next_unless<T>(&mut self, known: impl Fn(&str) -> Option<T>) -> Result<T, Incoming> {
         loop {
-            return match self.next_line().await {
-                Some(Line::Text(line)) => match serde_json::from_str(&line) {
-                    Ok(Value::Object(object)) => Incoming::Object(object),
-                    _ if line.trim().is_empty() => continue,
-                    _ => Incoming::Noise(line),
+            let incoming = match self.next_line().await {
+                Some(Line::Text(line)) => match known(&line) {
+                    Some(known) => return Ok(known),
+                    None => match serde_json::from_str(&line) {
+                        Ok(Value::Object(object)) => Incoming::Object(object),
+                        _ if line.trim().is_empty() => continue,
+                        _ => Incoming::Noise(line),
+                    },
                 },
                 Some(Line::TooLong) => Incoming::TooLong,
                 None => Incoming::Closed,
             };
+            return Err(incoming);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
         Choice, Event, EventBody, Frame, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage,
         frame::{EndReason, decode_event},
     },
+    timestamp::Timestamp,
 };
 
 /// The version of the protocol that is spoken, said to clients that say theirs.
@@ -39,12 +40,29 @@ pub struct Telling {
     /// The questions that this run has answered: it begins behind the last of them, or with the turn where there is
     /// none.
     pub behind: Vec<ChoiceId>,
+    /// For a run that comes back to the turn under a name of its own: what is decided about already is no end of it.
+    pub joined: Option<Joined>,
     /// The client's messages.
     pub messages: Vec<Box<RawValue>>,
     /// How many of them there are up to the last one of the user.
     pub up_to_user: usize,
     /// What of the request has no effect: told once.
     pub unsupported: Option<Value>,
+}
+
+/// When a run came to a turn that it has not begun, and what was undecided then.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// When.
+    pub at: Timestamp,
+    /// The questions that were open.
+    pub open: Vec<ChoiceId>,
+}
+
+impl Joined {
+    fn is_settled(&self, choice: &Choice) -> bool {
+        choice.created_at < self.at && !self.open.contains(&choice.id)
+    }
 }
 
 /// The narrator of a run.
@@ -106,7 +124,9 @@ impl AgUi {
         let line = line.maybe("parentRunId", telling.parent.as_deref());
         let line = line.maybe("protocolVersion", telling.declares_version.then_some(VERSION));
         line.field("metadata", &json!({"turn_id": telling.turn})).end();
-        if let Some(messages) = replay::messages(&telling.messages, telling.up_to_user, self.run) {
+        if let Some(messages) =
+            replay::messages(&telling.messages, telling.up_to_user, self.run, telling.joined.is_some())
+        {
             Line::new(out, "MESSAGES_SNAPSHOT").field("messages", &messages).end();
         }
         if let Some(what) = &telling.unsupported {
@@ -121,7 +141,9 @@ impl AgUi {
         {
             return;
         }
-        if self.is_behind() {
+        if self.telling.joined.as_ref().is_some_and(|joined| joined.is_settled(&choice)) {
+            self.parts.close_all(out);
+        } else if self.is_behind() {
             self.parts.close_all(out);
             let call = choice.tool.as_deref().and_then(|tool| self.parts.open_call(tool));
             let outcome = json!({"type": "interrupt", "interrupts": [interrupt(&choice, call)]});
@@ -186,6 +208,11 @@ impl AgUi {
             }
             (TurnState::Cancelled, _) => self.fail("cancelled", "The turn was cancelled.", Some(&usage), out),
             (_, Some(error)) => self.fail(&error.code, &error.message, Some(&usage), out),
+            (TurnState::Interrupted, None) => {
+                let why = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+                let message = format!("The turn was interrupted{why}. Send the message again in a new run.");
+                self.fail("interrupted", &message, Some(&usage), out);
+            }
             (state, None) => {
                 let code = reason.unwrap_or(state.as_str());
                 self.fail(code, &format!("The turn is {}: {code}.", state.as_str()), Some(&usage), out);

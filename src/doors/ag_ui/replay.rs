@@ -8,11 +8,14 @@ use serde_json::{Value, value::RawValue};
 use super::parts::run_of;
 
 /// The messages as they must be when the run begins; none where they are so already. `up_to_user` of them are left as
-/// they are.
-pub(super) fn messages(messages: &[Box<RawValue>], up_to_user: usize, run: u32) -> Option<Vec<Value>> {
+/// they are; `and_later` when what later runs have told is told again too.
+pub(super) fn messages(messages: &[Box<RawValue>], up_to_user: usize, run: u32, and_later: bool) -> Option<Vec<Value>> {
     let told: Vec<Value> =
         messages.iter().skip(up_to_user).filter_map(|message| serde_json::from_str(message.get()).ok()).collect();
-    let is_again = |message: &Value| message.get("id").and_then(Value::as_str).and_then(run_of) == Some(run);
+    let is_again = |message: &Value| {
+        let of = message.get("id").and_then(Value::as_str).and_then(run_of);
+        of.is_some_and(|of| of == run || (and_later && of > run))
+    };
     if !told.iter().any(is_again) {
         return None;
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     input::{Asks, Resume, RunAgentInput},
-    narrator::{AgUi, Telling},
+    narrator::{AgUi, Joined, Telling},
 };
 use crate::{
     doors::narration::Narrator as _,
@@ -28,6 +28,7 @@ fn telling(behind: &[ChoiceId], messages: &[Value]) -> Telling {
         declares_version: true,
         turn: TurnId::new(),
         behind: behind.to_vec(),
+        joined: None,
         messages: messages.iter().map(raw).collect(),
         up_to_user: messages.len().min(1),
         unsupported: None,
@@ -345,6 +346,17 @@ fn a_client_that_has_the_beginning_gets_it_taken_out() {
     let second = [user.clone(), thought("hm"), said("abc", "{}"), came, rest("d")];
     let again = run(telling(&[one.id], &second), &events);
     assert_eq!(snapshot(&again), Some(json!([user, thought("hm"), said("abc", "{}"), rest("")])));
+    // A run of another name comes when all that was asked is settled: it tells all of the turn.
+    let joined = Some(Joined { at: Timestamp(i64::MAX), open: vec![] });
+    let whole = run(Telling { joined, ..telling(&[], &second) }, &events);
+    assert_eq!(snapshot(&whole), Some(json!([user, thought(""), said("", ""), rest("")])));
+    assert_eq!(whole.last().unwrap()["outcome"]["type"], "success");
+    // What was open then, or is asked later, ends it.
+    let open = Joined { at: Timestamp(i64::MAX), open: vec![one.id] };
+    for joined in [open, Joined { at: one.created_at, open: vec![] }] {
+        let told = run(Telling { joined: Some(joined), ..telling(&[], &second) }, &events);
+        assert_eq!(told.last().unwrap()["outcome"]["type"], "interrupt");
+    }
     // Nothing was told yet, or somebody else has said it.
     let foreign = json!({"id": "x", "role": "assistant", "content": "y"});
     for none in [&[user.clone()][..], &[user, foreign]] {

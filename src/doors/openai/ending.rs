@@ -32,7 +32,7 @@ impl Ending {
                 ApiError::new(known.unwrap_or(Code::AgentError), error.message.clone())
             }
             (TurnState::Interrupted, None) => {
-                ApiError::new(Code::ShuttingDown, format!("the server stopped under the turn{because}"))
+                ApiError::new(Code::ShuttingDown, format!("the server stopped under the turn{because}; send it again"))
             }
             (_, None) => ApiError::new(Code::AgentError, format!("the turn was {}{because}", state.as_str())),
         };

@@ -292,7 +292,8 @@ impl Narrator {
             }
             _ => {
                 self.end_step(out);
-                let interrupted = || format!("The turn was interrupted ({}).", reason.unwrap_or("the server stopped"));
+                let interrupted =
+                    || format!("The turn was interrupted ({}). Send it again.", reason.unwrap_or("the server stopped"));
                 let error_text = error.map_or_else(interrupted, str::to_owned);
                 Part::Error { error_text: &error_text }.write(out);
             }

@@ -245,7 +245,10 @@ fn a_turn_that_did_not_end_well_is_no_finished_message() {
     assert_eq!(types(&failed)[4..], ["text-end", "finish-step", "error", "[DONE]"]);
     assert_eq!(failed[6]["errorText"], "no luck");
     let interrupted = end(Version::Any, ended(TurnState::Interrupted, Some("server_restart"), None));
-    assert_eq!(interrupted[6], json!({"type": "error", "errorText": "The turn was interrupted (server_restart)."}));
+    assert_eq!(
+        interrupted[6],
+        json!({"type": "error", "errorText": "The turn was interrupted (server_restart). Send it again."})
+    );
     assert_eq!(end(Version::Any, ended(TurnState::Cancelled, Some("aborted"), None))[6], json!({"type": "abort"}));
     let told = end(Version::V6, ended(TurnState::Cancelled, Some("aborted"), None));
     assert_eq!(told[6], json!({"type": "abort", "reason": "aborted"}));

@@ -20,8 +20,20 @@ const SLACK: &str = "x-slack-signature";
 const SLACK_TIME: &str = "x-slack-request-timestamp";
 /// The header with the secret itself.
 const SECRET: &str = "x-webhook-secret";
-/// Headers that a proxy adds: who came through one is not on this machine.
-const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+/// Headers that a proxy adds, beside all that begin with [`X_FORWARDED`]: who came through one is not on this machine.
+const FORWARDED: [&str; 10] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-envoy-external-address",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fly-client-ip",
+];
+const X_FORWARDED: &str = "x-forwarded";
 
 /// How senders are told from others.
 #[derive(Debug)]
@@ -124,7 +136,8 @@ impl Check {
             }
             Self::Here => {
                 let here = peer.is_some_and(|peer| peer.to_canonical().is_loopback());
-                if !here || FORWARDED.iter().any(|name| headers.get(name).is_some()) {
+                let by_proxy = |name: &str| FORWARDED.contains(&name) || name.starts_with(X_FORWARDED);
+                if !here || headers.names().any(by_proxy) {
                     let what = "this route takes no webhooks from other machines; configure another verify for it";
                     return Err(ApiError::new(Code::MissingCredentials, what).with("parameter", SECRET));
                 }
@@ -261,7 +274,11 @@ trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
             Check::Here.verify(&headers(all), b"", NOW, Some(peer.parse().unwrap())).is_ok()
         };
         assert!(here("127.0.0.1", &[]) && here("::1", &[]) && here("::ffff:127.0.0.1", &[]));
-        assert!(!here("10.0.0.1", &[]) && !here("127.0.0.1", &[("X-Forwarded-For", "10.0.0.1")]));
+        assert!(!here("10.0.0.1", &[]));
+        for name in ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Via", "CF-Connecting-IP"] {
+            assert!(!here("127.0.0.1", &[(name, "10.0.0.1")]), "{name}");
+            assert!(!here("127.0.0.1", &[(name, "10.0.0.1"), (name, "10.0.0.2")]), "{name} by two proxies");
+        }
         assert!(Check::Here.verify(&Headers::default(), b"", NOW, None).is_err());
     }
 

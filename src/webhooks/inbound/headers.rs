@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-/// Headers by their names in small letters.
+/// Headers by their names in small letters; without a text where it came twice or is not visible ASCII.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(BTreeMap<String, String>);
+pub struct Headers(BTreeMap<String, Option<String>>);
 
 impl Headers {
-    /// Takes those that came once and hold visible ASCII.
+    /// Headers as they came.
     #[must_use]
     pub fn new<'a>(all: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut seen: BTreeMap<String, Option<String>> = BTreeMap::new();
@@ -15,23 +15,28 @@ impl Headers {
             let text = std::str::from_utf8(value).ok().filter(|text| text.is_ascii()).map(str::to_owned);
             seen.entry(name.to_ascii_lowercase()).and_modify(|known| *known = None).or_insert(text);
         }
-        Self(seen.into_iter().filter_map(|(name, text)| Some((name, text?))).collect())
+        Self(seen)
     }
 
     /// The header of that name, in small letters.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(name)?.as_deref()
+    }
+
+    /// The names of all that came, also of those that nothing can be read from.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// Sets a header; the name in small letters.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.0.insert(name.to_owned(), value.into());
+        self.0.insert(name.to_owned(), Some(value.into()));
     }
 
-    /// All of them.
+    /// All that can be read.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)))
     }
 
     /// Those that a template may see: none that let somebody in.
@@ -55,5 +60,6 @@ mod tests {
         assert_eq!(headers.get("x-a"), Some("1"));
         assert_eq!((headers.get("x-b"), headers.get("x-c")), (None, None));
         assert_eq!(headers.shown().collect::<Vec<_>>(), [("x-a", "1")]);
+        assert!(headers.names().eq(["x-a", "x-b", "x-c", "x-webhook-secret"]), "but it came");
     }
 }

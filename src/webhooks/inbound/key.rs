@@ -49,6 +49,14 @@ impl Prefix {
         open(self.0.as_bytes().last()) || open(rest.as_bytes().first())
     }
 
+    /// True when it could cover a key that begins so; `more` when the key goes on behind that.
+    pub(super) fn may_begin(&self, begin: &str, more: bool) -> bool {
+        if more {
+            return self.0.starts_with(begin) || begin.starts_with(&self.0);
+        }
+        begin.parse().is_ok_and(|key| self.covers(&key))
+    }
+
     /// The key of a sender that names no session.
     pub(super) fn of_sender(&self, sender: Option<&str>) -> String {
         let sender = sender.map(str::trim).filter(|sender| !sender.is_empty()).map_or("default".into(), part);

@@ -99,6 +99,14 @@ impl Route {
         if owner != Principal::LOCAL && !is_account_name(&owner) {
             return Err(bad(".owner", &format!("{owner:?} cannot be the name of a user")));
         }
+        let begin = route.session_key.as_deref().map(template::beginning);
+        if let Some((begin, _)) = begin.filter(|(begin, more)| !prefix.may_begin(begin, *more)) {
+            let what = format!(
+                "its keys begin with {begin:?}, and the route sends to sessions that begin with {:?} alone",
+                prefix.as_str()
+            );
+            return Err(bad(".session_key", &what));
+        }
         Ok(Self {
             check,
             owner,
@@ -208,6 +216,12 @@ mod tests {
             ("[webhooks.a]\nverify = 'none'\ntext = '{{ a'", "webhooks.a.text: "),
             ("[webhooks.a]\nverify = 'none'\ntext = '{{ a.b | nope }}'", "webhooks.a.text: "),
             ("[webhooks.a]\nverify = 'none'\nsession_key = '{% if %}'", "webhooks.a.session_key: "),
+            ("[webhooks.a]\nverify = 'none'\nsession_key = 'ci:{{ id }}'", "webhooks.a.session_key: its keys begin"),
+            ("[webhooks.a]\nverify = 'none'\nsession_key = 'main'", "webhooks.a.session_key: its keys begin"),
+            ("[webhooks.a]\nverify = 'none'\nsession_key = 'webhook:a:{{ id }}'", "1 routes"),
+            ("[webhooks.a]\nverify = 'none'\nsession_key = '{{ route }}:{{ id }}'", "1 routes"),
+            ("[webhooks.a]\nverify = 'none'\nprefix = 'ci:'\nsession_key = 'ci'", "webhooks.a.session_key: its keys"),
+            ("[webhooks.a]\nverify = 'none'\nprefix = 'ci:'\nsession_key = 'ci{{ sep }}x'", "1 routes"),
             ("[webhooks.a]\nverify = 'none'\nwhen = 'a =='", "webhooks.a.when: "),
             ("[webhooks.a]\nverify = 'none'\nagent = 'nobody'", "webhooks.a.agent: no agent"),
             ("[webhooks.a]\nverify = 'none'\nreply_url = 'https://h/x'", "webhooks.a.reply_secret: replies are signed"),

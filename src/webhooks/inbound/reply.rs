@@ -5,7 +5,7 @@ use super::key::Prefix;
 use crate::{
     config::{Secret, WebhookConfig},
     webhooks::{
-        outbound::{Configured, check},
+        outbound::{Configured, REPLY, check},
         signature,
     },
 };
@@ -39,8 +39,7 @@ pub(super) fn endpoint(
     };
     let secret = signature::Secret::parse(secret.expose()).map_err(|bad| (".reply_secret", bad.to_string()))?;
     Ok(Some(Configured {
-        // Names of configured endpoints have no colon.
-        name: format!("reply:{route}"),
+        name: format!("{REPLY}{route}"),
         url: url.clone(),
         types: vec!["turn.finished".into()],
         sessions: Some(vec![format!("{}*", prefix.as_str())]),

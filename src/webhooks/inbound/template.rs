@@ -36,6 +36,15 @@ impl Context {
     }
 }
 
+/// The text that a template begins with, whatever it is filled with: the text, and whether there is more behind it.
+pub(super) fn beginning(source: &str) -> (&str, bool) {
+    let source = source.trim_start();
+    match source.find('{') {
+        Some(end) => (source.get(..end).unwrap_or_default(), true),
+        None => (source.trim_end(), false),
+    }
+}
+
 /// A template that was found to be good.
 #[derive(Debug)]
 pub(super) struct Template {

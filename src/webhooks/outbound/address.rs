@@ -129,16 +129,32 @@ impl Guard {
         if tls { Ok(()) } else { Err(Refused::Plain) }
     }
 
+    /// Judges an address by nothing but how it is written: what it says is known without asking a name server.
+    ///
+    /// # Errors
+    /// Why it will never be called.
+    pub fn check_written(&self, url: &Url) -> Result<(), Refused> {
+        let tls = url.scheme() == "https";
+        let host = url.host_str().unwrap_or_default();
+        match literal(host) {
+            Some(ip) => self.judge(ip, tls),
+            // What it means is fixed, whether a name server knows it or not.
+            None if is_local(host) => self.judge(Ipv4Addr::LOCALHOST.into(), tls),
+            None if !tls && self.allowed.is_empty() => Err(Refused::Plain),
+            None => Ok(()),
+        }
+    }
+
     /// Judges an address as it is written. A host that is a number has no name to resolve; a name must be resolved.
     ///
     /// # Errors
     /// Why it is not called; [`Refused::Unresolved`] when that cannot be told.
     pub async fn check(&self, url: &Url) -> Result<(), Refused> {
-        let tls = url.scheme() == "https";
+        self.check_written(url)?;
         let host = url.host_str().unwrap_or_default();
         match literal(host) {
-            Some(ip) => self.judge(ip, tls),
-            None => self.resolve(host, tls).await.map(drop),
+            Some(_) => Ok(()),
+            None => self.resolve(host, url.scheme() == "https").await.map(drop),
         }
     }
 
@@ -146,7 +162,6 @@ impl Guard {
     async fn resolve(&self, host: &str, tls: bool) -> Result<Vec<SocketAddr>, Refused> {
         let unresolved = |why: &dyn std::fmt::Display| Refused::Unresolved(format!("{host} cannot be resolved: {why}"));
         if is_local(host) {
-            // What it means is fixed, whether a name server knows it or not.
             self.judge(Ipv4Addr::LOCALHOST.into(), tls)?;
         }
         let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, 0))).await;
@@ -272,6 +287,7 @@ mod tests {
         }
         assert!(check(&open, "http://10.0.0.1/").await.is_err(), "nothing else");
         assert_eq!(check(&open, "http://1.1.1.1/").await, Err(Refused::Plain));
+        assert_eq!(check(&closed, "http://nobody.invalid/").await, Err(Refused::Plain), "whatever it resolves to");
         assert_eq!(check(&open, "https://1.1.1.1/").await, Ok(()));
     }
 }

@@ -2,7 +2,8 @@
 
 use reqwest::Url;
 
-use super::Refused;
+use super::{DISABLED, Refused};
+use crate::{protocol::EventBody, session::passes};
 
 /// The longest address, in characters.
 const MAX_URL: usize = 2048;
@@ -23,12 +24,19 @@ pub fn form(url: &str) -> Result<Url, Refused> {
     if url.chars().count() > MAX_URL {
         return bad("it has more than 2048 characters");
     }
+    // They would be dropped silently.
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return bad("it must not have spaces, tabs or line breaks in it");
+    }
     let Ok(parsed) = Url::parse(url) else { return bad("it is no URL") };
     if !matches!(parsed.scheme(), "http" | "https") {
         return bad("it must begin with https:// (or http://, to addresses that the configuration allows)");
     }
     if parsed.host_str().is_none_or(str::is_empty) {
         return bad("it has no host");
+    }
+    if parsed.port() == Some(0) {
+        return bad("nothing can be reached at port 0");
     }
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return bad("it must not hold a user or a password: receivers check the signature");
@@ -53,6 +61,21 @@ pub fn types(types: &[String]) -> Result<(), String> {
     match types.iter().find(|one| !plain(one)) {
         Some(bad) => {
             Err(format!("{bad:?} is no type of an event: they have 1 to {MAX_TYPE} characters out of a-z . _"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Checks that there are such events: what is of this shape and of no event would never be told of.
+///
+/// # Errors
+/// One line.
+pub fn known(types: &[String]) -> Result<(), String> {
+    let all = || EventBody::TYPES.into_iter().chain([DISABLED]);
+    let names = |one: &String| all().any(|kind| passes(std::slice::from_ref(one), kind));
+    match types.iter().find(|one| !names(one)) {
+        Some(unknown) => {
+            Err(format!("there are no events {unknown:?}; there are: {}", all().collect::<Vec<_>>().join(" ")))
         }
         None => Ok(()),
     }
@@ -94,9 +117,18 @@ mod tests {
     #[test]
     fn an_address_is_a_plain_one_of_the_web() {
         assert_eq!(form("https://h.example:8443/a?b=c").unwrap().port(), Some(8443));
-        for bad in
-            ["", "h.example", "ftp://h/", "file:///etc/passwd", "https://me@h/", "https://me:pw@h/", "https://h/#x"]
-        {
+        for bad in [
+            "",
+            "h.example",
+            "ftp://h/",
+            "file:///etc/passwd",
+            "https://me@h/",
+            "https://me:pw@h/",
+            "https://h/#x",
+            "https://h:0/",
+            "https://h\t/",
+            " https://h/",
+        ] {
             assert!(matches!(form(bad), Err(Refused::Form(_))), "{bad}");
         }
         assert!(form(&format!("https://h/{}", "x".repeat(MAX_URL))).is_err());
@@ -112,6 +144,8 @@ mod tests {
         for bad in [&[][..], &[""], &["Turn."], &["turn.*"], &["turn.", "a b"]] {
             assert!(types(&own(bad)).is_err(), "{bad:?}");
         }
+        assert_eq!(known(&own(&["turn.", "turn.finished", "err"])), Ok(()));
+        assert!(known(&own(&["turn.", "turn.ended"])).unwrap_err().contains("turn.ended"));
         assert_eq!(sessions(Some(&own(&["web:alice", "web:*", "*"]))), Ok(()));
         for bad in [&[][..], &[""], &["a b"], &["a*b"], &["a/*"]] {
             assert!(sessions(Some(&own(bad))).is_err(), "{bad:?}");

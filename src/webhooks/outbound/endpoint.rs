@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use super::Outbound;
 use crate::{
     config,
-    ids::EndpointId,
     session::passes,
     store::{EndpointChange, EndpointRecord, StoreError},
     timestamp::Timestamp,
@@ -22,6 +21,9 @@ use crate::{
 
 /// Why an endpoint that was configured once is disabled.
 pub const NOT_CONFIGURED: &str = "not_configured";
+
+/// How the names of the endpoints begin that are told of the turns of a route: names that are configured have no colon.
+pub const REPLY: &str = "reply:";
 
 /// An endpoint of the configuration.
 #[derive(Debug, Clone)]
@@ -40,6 +42,16 @@ pub struct Configured {
     pub owner: Option<String>,
     /// Only the ends of turns with this source, each with the final text.
     pub source: Option<String>,
+}
+
+impl Configured {
+    /// The key of the configuration that says its address.
+    pub(super) fn key(&self) -> String {
+        match self.name.strip_prefix(REPLY) {
+            Some(route) => format!("webhooks.{route}.reply_url"),
+            None => format!("webhook_endpoints.{}.url", self.name),
+        }
+    }
 }
 
 /// What is known of an endpoint beside its row.
@@ -160,25 +172,15 @@ impl Outbound {
             |name: &str| stored.iter().map(|(record, _)| record).find(|record| record.name.as_deref() == Some(name));
         for configured in self.0.configured.values() {
             let before = named(&configured.name);
-            let record = EndpointRecord {
-                id: before.map_or_else(|| EndpointId::from(uuid::Uuid::now_v7()), |before| before.id),
-                owner: configured.owner.clone().unwrap_or_default(),
+            let Configured { url, types, sessions, .. } = configured.clone();
+            let mut record = EndpointRecord {
                 name: Some(configured.name.clone()),
                 sees_all: configured.owner.is_none(),
-                url: configured.url.clone(),
-                types: configured.types.clone(),
-                sessions: configured.sessions.clone(),
-                description: None,
-                secret: None,
-                old_secret: None,
-                disabled_reason: None,
-                failures: 0,
-                dropped: 0,
-                last_error: None,
-                last_success_at: None,
-                created_at: now,
-                updated_at: now,
+                ..EndpointRecord::new(configured.owner.clone().unwrap_or_default(), url, types, sessions)
             };
+            if let Some(before) = before {
+                record.id = before.id;
+            }
             match before {
                 None => drop(store.change_endpoints(EndpointChange::Insert(Box::new(record))).await?),
                 Some(before) => {

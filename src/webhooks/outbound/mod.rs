@@ -50,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use address::{Guard, Refused};
 use endpoint::{Active, Load};
-pub use endpoint::{Configured, NOT_CONFIGURED};
+pub use endpoint::{Configured, NOT_CONFIGURED, REPLY};
 
 use crate::{
     access::Access,
@@ -114,6 +114,10 @@ impl Outbound {
         }
         configured.extend(more.into_iter().map(|one| (one.name.clone(), one)));
         let guard = Guard::new(&config.delivery.allow_addresses);
+        for one in configured.values() {
+            let checked = check::form(&one.url).and_then(|url| guard.check_written(&url));
+            checked.map_err(|refused| format!("{}: {refused}", one.key()))?;
+        }
         let outbound = Self(Arc::new(Inner {
             sender: attempt::Sender::new(guard, config.delivery.timeout.0),
             config: config.delivery.clone(),
