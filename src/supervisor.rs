@@ -260,7 +260,7 @@ struct Loaded {
 }
 
 async fn load(deps: &Deps, key: &SessionKey) -> Result<Loaded, StoreError> {
-    let Some(Claimed { epoch, last_seq, oldest_seq, session }) = deps.store.claim(key).await? else {
+    let Some(Claimed { epoch, last_seq, oldest_seq, session, .. }) = deps.store.claim(key).await? else {
         return Ok(Loaded { epoch: 0, last_seq: 0, state: None });
     };
     let Some(session) = session else { return Ok(Loaded { epoch, last_seq, state: None }) };

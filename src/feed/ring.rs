@@ -4,7 +4,7 @@
 //! moved on without it, it is told so and reads on from the store. So a slow follower costs nothing here.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -46,6 +46,8 @@ struct Inner {
     /// The number of the oldest entry.
     first: u64,
     listeners: usize,
+    /// The lanes that are written here now: what is committed in them is shown here.
+    lanes: BTreeSet<i32>,
 }
 
 impl Ring {
@@ -78,6 +80,27 @@ impl Ring {
         inner.bytes = 0;
         drop(inner);
         self.news.notify_waiters();
+    }
+
+    /// A writer has this lane from now on. What the lane's last holder had under way is over, and may be committed
+    /// without having been shown.
+    pub fn lane_taken(&self, lane: i32) {
+        self.lock().lanes.insert(lane);
+        self.reset();
+    }
+
+    /// A writer does not have this lane any more.
+    pub fn lane_lost(&self, lane: i32) {
+        self.lock().lanes.remove(&lane);
+    }
+
+    /// A session has come to this server, with its newest events in this lane. Those of another server were not shown
+    /// here, and have to be before what comes next: that server may have died under a commit which the database finished
+    /// later.
+    pub fn session_taken(&self, lane: i32) {
+        if !self.lock().lanes.contains(&lane) {
+            self.reset();
+        }
     }
 
     /// How many follow.

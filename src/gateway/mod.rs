@@ -287,11 +287,27 @@ impl Gateway {
     }
 
     /// Sends a message to the actor of a session, opening it if need be. None when there is no such session.
+    async fn ask<M>(&self, key: &SessionKey, create: bool, message: M) -> Result<Option<M::Result>, ApiError>
+    where
+        M: actix::Message + Clone + Send + 'static,
+        M::Result: Send,
+        SessionActor: actix::Handler<M>,
+    {
+        let reached = self.reach(key, create, message).await?;
+        Ok(reached.map(|(_, answer)| answer))
+    }
+
+    /// The same, with the session that has answered.
     ///
     /// An actor that has left memory meanwhile is looked for again: it leaves only when nothing it has taken is
     /// undone, and a message that it did not take is handed back. A message that a crash may have cut off is not
     /// sent twice.
-    async fn ask<M>(&self, key: &SessionKey, create: bool, message: M) -> Result<Option<M::Result>, ApiError>
+    async fn reach<M>(
+        &self,
+        key: &SessionKey,
+        create: bool,
+        message: M,
+    ) -> Result<Option<(SessionHandle, M::Result)>, ApiError>
     where
         M: actix::Message + Clone + Send + 'static,
         M::Result: Send,
@@ -301,7 +317,7 @@ impl Gateway {
             let Some(session) = self.find(key, create, true).await? else { return Ok(None) };
             let limit = self.deps.config().session.call_timeout.0;
             match tokio::time::timeout(limit, session.send(message.clone())).await {
-                Ok(Ok(answer)) => return Ok(Some(answer)),
+                Ok(Ok(answer)) => return Ok(Some((session, answer))),
                 // The supervisor hears of its end in a moment.
                 Ok(Err(Undelivered::Gone)) => tokio::task::yield_now().await,
                 Ok(Err(Undelivered::Failed)) => {

@@ -5,7 +5,7 @@ use crate::{
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::Frame,
-    session::{Subscription, messages::GetView, misses_progress, passes},
+    session::{Subscription, messages::Expect, misses_progress, passes},
     store::StoreError,
 };
 
@@ -26,10 +26,9 @@ impl Gateway {
         filter: Filter,
     ) -> Result<(Subscription, Lease), ApiError> {
         let lease = self.lease(who, key).await?;
-        let session = self.find(key, false, true).await?.ok_or_else(|| session_not_found(key))?;
+        let (session, subscribers) = self.reach(key, false, Expect).await?.ok_or_else(|| session_not_found(key))?;
         let limit = self.config().stream.max_subscribers;
-        let view = session.send(GetView).await.map_err(|_gone| session_not_found(key))?;
-        if view.is_some_and(|view| view.subscribers >= limit) {
+        if subscribers >= limit {
             let message = "too many streams follow this session; try again in a moment";
             return Err(ApiError::new(Code::TooManySubscribers, message).with("limit", limit));
         }

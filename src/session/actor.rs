@@ -19,7 +19,9 @@ use super::{
     day_sums::DaySums,
     env::Settings,
     lane::{Input, Lane},
-    messages::{AwaitTurn, Drain, EvictIfIdle, Execute, Fate, GetView, Join, Joined, Leave, SessionStopped, View},
+    messages::{
+        AwaitTurn, Drain, EvictIfIdle, Execute, Expect, Fate, GetView, Join, Joined, Leave, SessionStopped, View,
+    },
     spending,
     state::State,
     subscribers::Subscribers,
@@ -44,6 +46,8 @@ use crate::{
 
 /// Messages that may wait for one session.
 const MAILBOX: usize = 256;
+/// How long it stays in memory for somebody who is about to follow it and does not come.
+const EXPECTED: Duration = Duration::from_secs(5);
 
 /// What all sessions share.
 pub struct Deps {
@@ -125,6 +129,8 @@ pub struct SessionActor {
     pub(super) trace: Trace,
     /// When a client last asked for anything.
     touched: Instant,
+    /// Since when somebody is about to follow it.
+    expected: Option<Instant>,
     incarnation: u64,
     supervisor: Recipient<SessionStopped>,
     /// How it ended, once it has ended on purpose. Shared with the handles.
@@ -250,6 +256,7 @@ impl SessionActor {
             drainers: Vec::new(),
             tally: Tally::default(),
             touched: Instant::now(),
+            expected: None,
             incarnation: origin.incarnation,
             supervisor,
             fate,
@@ -262,6 +269,7 @@ impl SessionActor {
             && self.subscribers.is_empty()
             && self.waiters.is_empty()
             && self.enders.is_empty()
+            && self.expected.is_none_or(|since| since.elapsed() > EXPECTED)
     }
 
     /// Brings what is shown of the budget up to date: other sessions of the owner use it up, too.
@@ -348,6 +356,7 @@ impl Handler<Join> for SessionActor {
     fn handle(&mut self, join: Join, ctx: &mut Self::Context) -> Joined {
         self.touched = Instant::now();
         let oldest_seq = self.state.as_ref().map_or(self.last_seq + 1, |state| state.oldest_seq);
+        self.expected = None;
         let known = join.id.filter(|id| self.subscribers.knows(*id));
         let id = known.unwrap_or_else(|| self.subscribers.add(join.outbox, join.raw));
         let behind = join.after.map_or(0, |after| self.last_seq.saturating_sub(after));
@@ -376,6 +385,15 @@ impl Handler<GetView> for SessionActor {
         let subscribers = self.subscribers.len();
         self.refresh_budget();
         MessageResult(self.state.clone().map(|state| View { state, subscribers }))
+    }
+}
+
+impl Handler<Expect> for SessionActor {
+    type Result = usize;
+
+    fn handle(&mut self, _: Expect, _: &mut Self::Context) -> usize {
+        self.expected = Some(Instant::now());
+        self.subscribers.len()
     }
 }
 

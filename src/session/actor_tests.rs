@@ -10,7 +10,7 @@ use super::{
     admission::Admission,
     command::{Command, Enqueue},
     day_sums::DaySums,
-    messages::{EvictIfIdle, Execute, GetView, SessionStopped},
+    messages::{EvictIfIdle, Execute, Expect, GetView, Join, Joined, Leave, SessionStopped},
 };
 use crate::{
     access::{Access, Principal},
@@ -105,6 +105,21 @@ async fn until(session: &SessionHandle, wanted: Option<TurnState>) {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), look).await.unwrap();
+}
+
+#[actix::test]
+async fn a_session_that_somebody_is_about_to_follow_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = launch(&folder).await;
+    let look = || session.send(EvictIfIdle { idle: std::time::Duration::ZERO });
+    assert_eq!(session.send(Expect).await, Ok(0));
+    assert!(!look().await.unwrap());
+    let outbox = Arc::default();
+    let join = Join { id: None, outbox, raw: false, after: None, near: 0, hello: false };
+    let Joined { id, .. } = session.send(join).await.unwrap();
+    assert!(!look().await.unwrap(), "somebody follows it");
+    session.send(Leave { id }).await.unwrap();
+    assert!(look().await.unwrap());
 }
 
 #[actix::test]

@@ -70,6 +70,11 @@ pub struct Leave {
 #[rtype(result = "Option<View>")]
 pub struct GetView;
 
+/// Somebody is about to follow the session, which stays in memory for that. How many follow it already.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "usize")]
+pub struct Expect;
+
 /// A session at its last commit.
 #[derive(Debug)]
 pub struct View {

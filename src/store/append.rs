@@ -176,10 +176,20 @@ fn take_over(connection: &mut AnyConnection, key: &str) -> Result<Option<Claimed
         .get_result::<(i64, i64, i64)>(connection)
         .optional()?;
     let Some((epoch, last_seq, oldest_seq)) = log else { return Ok(None) };
+    let lane = match connection {
+        AnyConnection::Sqlite(_) => None,
+        AnyConnection::Postgres(c) => event_batches::table
+            .filter(event_batches::key.eq(key))
+            .order(event_batches::last_seq.desc())
+            .select(event_batches::lane)
+            .first(c)
+            .optional()?,
+    };
     Ok(Some(Claimed {
         epoch,
         last_seq: unsigned("logs.last_seq", last_seq)?,
         oldest_seq: unsigned("logs.oldest_seq", oldest_seq)?,
+        lane,
         session: None,
     }))
 }

@@ -120,6 +120,15 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// The claim on a key, where it was one.
+    pub(super) fn claimed(&self) -> Option<&Claimed> {
+        match self {
+            Self::Claimed(claimed) => claimed.as_deref(),
+            Self::ClaimedForRemoval(claimed) => claimed.as_deref().map(|(claimed, _)| claimed),
+            _ => None,
+        }
+    }
+
     /// What came of an append in a lane.
     pub(super) const fn of(lane: i32, applied: Applied) -> Self {
         match applied {

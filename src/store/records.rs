@@ -224,6 +224,8 @@ pub struct Claimed {
     pub last_seq: u64,
     /// The oldest event that is kept; `last_seq + 1` when none is.
     pub oldest_seq: u64,
+    /// The lane of the feed that its newest events are in; none where there are none, and in SQLite, which has one.
+    pub lane: Option<i32>,
     /// The session, unless the key has none now (it was deleted).
     pub session: Option<ClaimedSession>,
 }

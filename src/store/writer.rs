@@ -75,7 +75,7 @@ impl Writer {
         while catch_unwind(AssertUnwindSafe(|| self.work(&mut jobs, &mut intake))).is_err() {
             log::error!("a writer of the store has panicked, and goes on");
             // What the panic left behind is not known.
-            self.connection = None;
+            self.disconnect();
             self.health.end(Some("the writer panicked"));
             self.ring.reset();
         }
@@ -103,7 +103,7 @@ impl Writer {
                 && retention::empty_log(self.connection.as_mut()).is_err()
             {
                 // Whether its patience was set back is not known.
-                self.connection = None;
+                self.disconnect();
             }
         }
     }
@@ -120,6 +120,11 @@ impl Writer {
                     audience: append.audience.clone(),
                     batch: Arc::clone(&append.events),
                 }),
+                (_, Ok(reply)) => {
+                    if let Some(lane) = reply.claimed().and_then(|claimed| claimed.lane) {
+                        self.ring.session_taken(lane);
+                    }
+                }
                 // It may be committed all the same.
                 (Write::Append(_), Err(StoreError::Unavailable(_))) => self.ring.reset(),
                 _ => {}
@@ -174,7 +179,7 @@ impl Writer {
             };
             // A row's own fault leaves the connection sound; anything else may not.
             if !matches!(failure, Failure::Fault(Fault::Row(_) | Fault::Busy(_))) {
-                self.connection = None;
+                self.disconnect();
             }
             let again = matches!(failure, Failure::Fault(Fault::Lost(_) | Fault::Busy(_)));
             if !again || attempt >= ATTEMPTS {
@@ -209,21 +214,25 @@ impl Writer {
     fn seat(&mut self) -> Result<(&mut AnyConnection, i32), Fault> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => {
-                self.lane = None;
-                none.insert(self.target.connect(Role::Writer)?)
-            }
+            none => none.insert(self.target.connect(Role::Writer)?),
         };
         let lane = match self.lane {
             Some(lane) => lane,
             None => {
                 let lane = feed::take_lane(connection)?;
-                // What the lane's last holder had under way is over now, and may be committed without having been shown.
-                self.ring.reset();
+                self.ring.lane_taken(lane);
                 *self.lane.insert(lane)
             }
         };
         Ok((connection, lane))
+    }
+
+    /// Gives up the connection, and with it the lane.
+    fn disconnect(&mut self) {
+        self.connection = None;
+        if let Some(lane) = self.lane.take() {
+            self.ring.lane_lost(lane);
+        }
     }
 
     fn in_transaction(
@@ -240,13 +249,13 @@ impl Writer {
             Ok(Ok(done)) => done,
             Ok(Err(fault)) => {
                 if connection::roll_back(connection).is_err() {
-                    self.connection = None;
+                    self.disconnect();
                 }
                 return Err(fault.into());
             }
             Err(_) => {
                 // What the panic left behind is not known; closing the connection rolls back.
-                self.connection = None;
+                self.disconnect();
                 return Err(Failure::Panic);
             }
         };
@@ -266,7 +275,7 @@ impl Writer {
             #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
             status: Option<String>,
         }
-        self.connection = None;
+        self.disconnect();
         for _ in 0..INQUIRIES {
             if self.connection.is_none() {
                 self.connection = self.target.connect(Role::Writer).ok();

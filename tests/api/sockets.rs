@@ -258,3 +258,21 @@ async fn sends_with_a_key_happen_once() {
     socket.refused(send("ho"), "idempotency_key_reused").await;
     assert_eq!(server.get("/v1/sessions/k/turns").await.ok(200)["data"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn more_ops_than_may_wait_are_all_answered_in_order() {
+    let server = TestGateway::start();
+    let mut socket = Socket::open(&server, "/v1/ws").await;
+    // Many times what may wait: meanwhile the server reads no more of them.
+    let ops = (0..1000).map(|n| match n % 4 {
+        0 => json!({"id": n, "op": "send", "session": format!("k{}", n % 16), "text": "hi"}),
+        _ => json!({"id": n, "op": "ping"}),
+    });
+    for op in ops {
+        socket.text(op.to_string()).await;
+    }
+    for n in 0..1000 {
+        assert_eq!(socket.reply(&json!(n)).await["ok"], true, "{n}");
+    }
+    server.assert_quiet();
+}

@@ -97,6 +97,39 @@ pub async fn no_writer_is_overtaken(db: Database) {
     }
 }
 
+/// A server dies, the database finishes its last commit when its follower has joined the next server already, and the
+/// session goes on there.
+pub async fn a_session_that_comes_over_is_followed_without_a_hole(db: Database) {
+    let (before, now, name) = (db.open(), db.open(), key("k"));
+    before.append(create(&session(&name))).await.unwrap();
+    let mut listener = Listener::new(Arc::clone(now.ring()));
+    let mut cursor = Cursor::default();
+    let mut rows = read(&now, &mut cursor, 100).await;
+    assert_eq!(rows.len(), 1);
+    before.append(append(&name, 1, 1, &["a", "b"])).await.unwrap();
+    let claimed = now.claim(&name).await.unwrap().unwrap();
+    now.append(append(&name, claimed.epoch, 3, &["c"])).await.unwrap();
+    while rows.last().is_none_or(|(_, _, last)| *last < 4) {
+        match listener.next().await {
+            Some(batches) => {
+                for published in batches {
+                    cursor.pass(published.lane, published.position, 0);
+                    rows.push((name.to_string(), published.batch.frames()[0].seq, 4));
+                }
+            }
+            None => {
+                listener.rejoin();
+                rows.extend(read(&now, &mut cursor, 100).await);
+            }
+        }
+    }
+    assert_eq!(whole(&rows)["k"], 4);
+    // One that is its own already sends nobody back to the store.
+    let claimed = now.claim(&name).await.unwrap().unwrap();
+    now.append(append(&name, claimed.epoch, 4, &["d"])).await.unwrap();
+    assert!(listener.next().await.is_some());
+}
+
 pub async fn a_cursor_goes_on_after_a_restart(db: Database) {
     let (mut cursor, mut rows) = (Cursor::default(), Vec::new());
     for life in 0..3u64 {

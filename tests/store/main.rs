@@ -127,3 +127,9 @@ on_both! {
     migrations::up_down_up,
     migrations::a_newer_database_is_refused_and_left_alone,
 }
+
+/// An SQLite file is of one server alone.
+#[test]
+fn a_session_that_comes_over_is_followed_without_a_hole() {
+    run(Kind::Postgres, feed::a_session_that_comes_over_is_followed_without_a_hole);
+}

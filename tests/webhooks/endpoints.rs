@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     gateway::{eventually, play, str_of, text},
-    outbound::{deliveries, endpoint, server, show},
-    receiver::Receiver,
+    outbound::{QUICK, deliveries, endpoint, server, show},
+    receiver::{Receiver, answer},
 };
 
 #[tokio::test]
@@ -157,4 +157,22 @@ async fn a_deleted_session_takes_what_was_delivered_of_it_along() {
     assert_eq!(seen[1].event()["type"], "session.deleted");
     let kinds: Vec<Value> = deliveries(&server, &id, "").await.iter().map(|one| one["type"].clone()).collect();
     assert_eq!(kinds, ["session.deleted"]);
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_forgotten_in_time_and_what_waits_is_not() {
+    let mut server = server(&[]);
+    let (well, never) = (Receiver::start().await, Receiver::answering(|_| answer(503, "retry-after: 3600\r\n")).await);
+    let (well_id, _) = endpoint(&server, json!({"url": well.url(), "types": ["turn.finished"]})).await;
+    let (never_id, _) = endpoint(&server, json!({"url": never.url(), "types": ["turn.finished"]})).await;
+    server.run("k", text("x")).await;
+    let delivered = async || (deliveries(&server, &well_id, "&state=delivered").await.len() == 1).then_some(());
+    eventually("the delivery", delivered).await;
+    never.wait(1).await;
+    server.stop();
+    let more = [QUICK, &[("GREENROOM_DELIVERY__KEEP", "0s")]].concat();
+    server.restart_with(&more);
+    eventually("it is forgotten", async || deliveries(&server, &well_id, "").await.is_empty().then_some(())).await;
+    assert_eq!(deliveries(&server, &never_id, "&state=pending").await.len(), 1);
+    server.assert_quiet();
 }
