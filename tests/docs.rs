@@ -354,7 +354,7 @@ fn every_bound_has_a_setting_a_number_and_a_test_that_there_are() {
         }
     }
     assert!(wrong.is_empty(), "docs/bounds.md:\n{}", wrong.join("\n"));
-    assert!(bounds.len() > 60 && untested < 5, "{} bounds, {untested} without a test", bounds.len());
+    assert!(bounds.len() > 60 && untested < 3, "{} bounds, {untested} without a test", bounds.len());
 }
 
 /// Settings that say what happens at them and are no bound: they choose, or place.

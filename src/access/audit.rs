@@ -143,3 +143,27 @@ async fn write(store: &Store, entries: Vec<AuditEntry>, hurry: bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn more_than_may_wait_holds_nobody_up() {
+        let (sender, mut jobs) = mpsc::channel(2);
+        let audit = Audit(sender);
+        let note = |action| {
+            let deed = Deed { action, session: None, owner: "local", detail: Value::Null };
+            audit.note(deed.by(&Principal::local()));
+        };
+        // Nobody writes: the last one finds no place, and goes to the log.
+        ["a", "b", "c"].into_iter().for_each(note);
+        assert_eq!(audit.load(), (2, 2));
+        let mut next = || match jobs.try_recv() {
+            Ok(Job::Entry(entry)) => Some(entry.action),
+            _ => None,
+        };
+        assert_eq!([next(), next(), next()], [Some("a".into()), Some("b".into()), None]);
+        assert_eq!(audit.load(), (0, 2));
+    }
+}

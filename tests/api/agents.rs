@@ -263,3 +263,30 @@ async fn a_mode_that_the_agent_does_not_offer_is_not_found_once_its_modes_are_kn
         assert_eq!(put(key, "plan").await.refused(404, "model_not_found")["modes"], json!([]));
     }
 }
+
+#[tokio::test]
+async fn an_idle_agent_is_closed_and_the_next_turn_starts_it_again() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-pi.mjs");
+    let command = json!(["node", script]).to_string();
+    let environment = [
+        ("GREENROOM_AGENTS__FAKE__KIND", "pi"),
+        ("GREENROOM_AGENTS__FAKE__COMMAND", command.as_str()),
+        ("GREENROOM_POOL__IDLE_TIMEOUT", "100ms"),
+    ];
+    let server = TestGateway::with(&environment);
+    server.post("/v1/sessions", json!({"key": "k", "agent": "fake"})).await.ok(201);
+    for _ in 0..2 {
+        assert_eq!(server.run("k", text("[]")).await["turn"]["state"], "completed");
+        let closed = async || {
+            let metrics = server.get("/metrics").await.text;
+            metrics.lines().any(|line| line == "greenroom_agent_processes{state=\"used\"} 0").then_some(())
+        };
+        eventually("the agent is closed", closed).await;
+    }
+    let events = server.events("k").await;
+    let cold: Vec<_> =
+        of_type(&events, "turn.started").iter().map(|event| event["data"]["cold_start"].clone()).collect();
+    assert_eq!(cold, [true, true]);
+    assert_eq!(server.snapshot("k").await["live"], true, "the session itself stays");
+    server.assert_quiet();
+}
