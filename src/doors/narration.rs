@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     gateway::Item,
+    ids::ChoiceId,
     protocol::{
         Event, Frame,
         event::DeltaKind,
@@ -48,6 +49,24 @@ pub trait Narrator: Send + 'static {
     /// The stream ends though the turn has not: the server stops, or the client was too slow. Writes what a client of this
     /// protocol understands as "lost, not over".
     fn cut(&mut self, reason: EndReason, out: &mut Vec<u8>);
+}
+
+/// What was known of a session when a client came back to its turn: a question up to `last_seq` that is not `pending` was
+/// answered, and is no end of what is told.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The newest event then.
+    pub last_seq: u64,
+    /// The questions that waited then, or came since.
+    pub pending: Vec<ChoiceId>,
+}
+
+impl Known {
+    /// True when the answer to a question of this event is known not to be missing.
+    #[must_use]
+    pub fn is_answered(&self, choice: ChoiceId, seq: u64) -> bool {
+        seq <= self.last_seq && !self.pending.contains(&choice)
+    }
 }
 
 /// A `message.delta`, read without copying: the piece of text stays the JSON string that the log holds, quotes and escapes

@@ -11,20 +11,20 @@ use super::{
     Api,
     body::{Upload, decode},
     caller::Writer,
+    chat::known,
     follow::follow,
     idempotency::once_of_run,
     path::Named,
 };
 use crate::{
     doors::{
-        ag_ui::{AgUi, Asks, Joined, Resume, Run, RunAgentInput, Telling},
-        narration::narrate,
+        ag_ui::{AgUi, Asks, Resume, Run, RunAgentInput, Telling},
+        narration::{Known, narrate},
     },
     error::{ApiError, Code},
     gateway::{Accepted, Filter, From, Principal},
     ids::{ChoiceId, SessionKey, TurnId},
     protocol::ResolvedBy,
-    timestamp::Timestamp,
 };
 
 /// What a run tells: a turn, whose first event has this number, from behind these choices on, or past all that was
@@ -33,7 +33,7 @@ struct Told {
     turn: TurnId,
     seq: u64,
     behind: Vec<ChoiceId>,
-    joined: Option<Joined>,
+    joined: Option<Known>,
 }
 
 /// `POST /v1/ag-ui`
@@ -89,14 +89,13 @@ async fn told(request: &HttpRequest, api: &Api, who: &Principal, run: &mut Run) 
     if let Some(accepted) = api.gateway.sent(who, thread, Some(once), None).await? {
         return Ok(told(accepted, None));
     }
-    let at = Timestamp::now();
-    let open = api.gateway.choices(who, Some(thread)).await?;
-    let known = api.gateway.sent(who, thread, None, client_id.as_deref()).await?;
-    let accepted = known.ok_or_else(|| {
+    let joined = known(api, who, thread).await?;
+    let sent = api.gateway.sent(who, thread, None, client_id.as_deref()).await?;
+    let accepted = sent.ok_or_else(|| {
         let message = "messages: the last one must be from the user. There is nothing new to send, and what is there was not sent as the latest message of this thread.";
         ApiError::new(Code::MissingText, message).with("field", "messages")
     })?;
-    Ok(told(accepted, Some(Joined { at, open: open.into_iter().map(|choice| choice.id).collect() })))
+    Ok(told(accepted, Some(joined)))
 }
 
 /// Answers questions. One that is settled already stays as it is: the run tells how it was, and what came of it.

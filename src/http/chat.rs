@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     doors::{
-        narration::narrate,
+        narration::{Known, narrate},
         ui_message::{Begin, ChatRequest, Narrator, PROTOCOL_HEADER, Version, request::Said},
     },
     error::{ApiError, Code},
@@ -164,14 +164,19 @@ async fn again(
     };
     match place {
         Some(place) => {
-            // In this order: what is asked between the two looks is taken for pending.
-            let last_seq = api.gateway.snapshot(who, key).await?.last_seq;
-            let pending = api.gateway.choices(who, Some(key)).await?.into_iter().map(|choice| choice.id).collect();
-            let narrator = Narrator::again(version, place.turn, last_seq, pending);
+            let narrator = Narrator::again(version, place.turn, known(api, who, key).await?);
             told(api, who, key, place, narrator).await
         }
         None => Ok(HttpResponse::NoContent().finish()),
     }
+}
+
+/// What is known of a session to which a client comes back.
+pub(super) async fn known(api: &Api, who: &Principal, key: &SessionKey) -> Result<Known, ApiError> {
+    // In this order: what is asked between the two looks is taken for pending.
+    let last_seq = api.gateway.snapshot(who, key).await?.last_seq;
+    let pending = api.gateway.choices(who, Some(key)).await?.into_iter().map(|choice| choice.id).collect();
+    Ok(Known { last_seq, pending })
 }
 
 async fn last(api: &Api, who: &Principal, key: &SessionKey) -> Result<Option<TurnPlace>, ApiError> {

@@ -19,5 +19,5 @@ mod tests;
 
 pub use self::{
     input::{Asks, Resume, Run, RunAgentInput},
-    narrator::{AgUi, Joined, Telling},
+    narrator::{AgUi, Telling},
 };

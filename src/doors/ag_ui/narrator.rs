@@ -12,13 +12,12 @@ use super::{
     replay,
 };
 use crate::{
-    doors::narration::{Delta, Narrator},
+    doors::narration::{Delta, Known, Narrator},
     ids::{ChoiceId, TurnId},
     protocol::{
         Choice, Event, EventBody, Frame, ResolvedBy, Role, ToolStatus, TurnError, TurnState, Usage,
         frame::{EndReason, decode_event},
     },
-    timestamp::Timestamp,
 };
 
 /// The version of the protocol that is spoken, said to clients that say theirs.
@@ -41,28 +40,13 @@ pub struct Telling {
     /// none.
     pub behind: Vec<ChoiceId>,
     /// For a run that comes back to the turn under a name of its own: what is decided about already is no end of it.
-    pub joined: Option<Joined>,
+    pub joined: Option<Known>,
     /// The client's messages.
     pub messages: Vec<Box<RawValue>>,
     /// How many of them there are up to the last one of the user.
     pub up_to_user: usize,
     /// What of the request has no effect: told once.
     pub unsupported: Option<Value>,
-}
-
-/// When a run came to a turn that it has not begun, and what was undecided then.
-#[derive(Debug, Clone)]
-pub struct Joined {
-    /// When.
-    pub at: Timestamp,
-    /// The questions that were open.
-    pub open: Vec<ChoiceId>,
-}
-
-impl Joined {
-    fn is_settled(&self, choice: &Choice) -> bool {
-        choice.created_at < self.at && !self.open.contains(&choice.id)
-    }
 }
 
 /// The narrator of a run.
@@ -74,7 +58,7 @@ pub struct AgUi {
     has_begun: bool,
     is_over: bool,
     /// A question that ends the run, unless a stored rule has answered it: that is the very next event.
-    asked: Option<Box<Choice>>,
+    asked: Option<(u64, Box<Choice>)>,
     model: Option<String>,
     /// Where what is passed over is written.
     hidden: Vec<u8>,
@@ -136,12 +120,12 @@ impl AgUi {
 
     /// Decides whether a question ends the run, now that the next event is known, or that there is none yet.
     fn settle_question(&mut self, next: Option<&EventBody>, out: &mut Vec<u8>) {
-        let Some(choice) = self.asked.take() else { return };
+        let Some((seq, choice)) = self.asked.take() else { return };
         if matches!(next, Some(EventBody::ChoiceResolved { choice_id, source: ResolvedBy::Rule, .. }) if *choice_id == choice.id)
         {
             return;
         }
-        if self.telling.joined.as_ref().is_some_and(|joined| joined.is_settled(&choice)) {
+        if self.telling.joined.as_ref().is_some_and(|joined| joined.is_answered(choice.id, seq)) {
             self.parts.close_all(out);
         } else if self.is_behind() {
             self.parts.close_all(out);
@@ -174,7 +158,7 @@ impl AgUi {
             EventBody::ToolFinished { call_id, output, is_error } => {
                 self.parts.result(run, call_id, output, *is_error, out);
             }
-            EventBody::ChoiceRequested { choice } => self.asked = Some(choice.clone()),
+            EventBody::ChoiceRequested { choice } => self.asked = Some((event.seq, choice.clone())),
             EventBody::ChoiceResolved { choice_id, outcome, source } => {
                 custom("choice.resolved", &json!({"choice_id": choice_id, "outcome": outcome, "source": source}), out);
             }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     input::{Asks, Resume, RunAgentInput},
-    narrator::{AgUi, Joined, Telling},
+    narrator::{AgUi, Telling},
 };
 use crate::{
-    doors::narration::Narrator as _,
+    doors::narration::{Known, Narrator as _},
     error::Code,
     ids::{ChoiceId, MessageId, TurnId},
     protocol::{
@@ -347,13 +347,12 @@ fn a_client_that_has_the_beginning_gets_it_taken_out() {
     let again = run(telling(&[one.id], &second), &events);
     assert_eq!(snapshot(&again), Some(json!([user, thought("hm"), said("abc", "{}"), rest("")])));
     // A run of another name comes when all that was asked is settled: it tells all of the turn.
-    let joined = Some(Joined { at: Timestamp(i64::MAX), open: vec![] });
+    let joined = Some(Known { last_seq: 1, pending: vec![] });
     let whole = run(Telling { joined, ..telling(&[], &second) }, &events);
     assert_eq!(snapshot(&whole), Some(json!([user, thought(""), said("", ""), rest("")])));
     assert_eq!(whole.last().unwrap()["outcome"]["type"], "success");
     // What was open then, or is asked later, ends it.
-    let open = Joined { at: Timestamp(i64::MAX), open: vec![one.id] };
-    for joined in [open, Joined { at: one.created_at, open: vec![] }] {
+    for joined in [Known { last_seq: 1, pending: vec![one.id] }, Known { last_seq: 0, pending: vec![] }] {
         let told = run(Telling { joined: Some(joined), ..telling(&[], &second) }, &events);
         assert_eq!(told.last().unwrap()["outcome"]["type"], "interrupt");
     }

@@ -13,7 +13,7 @@ use super::{
     version::Version,
 };
 use crate::{
-    doors::narration::{self, Delta},
+    doors::narration::{self, Delta, Known},
     ids::{ChoiceId, TurnId},
     protocol::{
         Choice, ChoiceKind, Event, EventBody, Frame, Message, Part as Piece, Role, ToolStatus, TurnState,
@@ -40,7 +40,7 @@ pub struct Narrator {
     /// Before this is [`Begin::AtStart`] nothing is told, only remembered.
     begin: Begin,
     /// What was known when a turn was taken up again: of the questions up to this event, only these still wait.
-    known: Option<(u64, Vec<ChoiceId>)>,
+    known: Option<Known>,
     /// The id of the message: that of the assistant's first one.
     message: Option<String>,
     started: bool,
@@ -94,13 +94,8 @@ impl Narrator {
     /// The same for a client that takes the turn up again: a question up to `last_seq` that is not `pending` was answered,
     /// and does not end the stream.
     #[must_use]
-    pub fn again(version: Version, turn: TurnId, last_seq: u64, pending: Vec<ChoiceId>) -> Self {
-        Self { known: Some((last_seq, pending)), ..Self::new(version, turn, Begin::AtStart) }
-    }
-
-    /// True when the answer to a question of this event is known not to be missing.
-    fn is_answered(&self, choice: ChoiceId, seq: u64) -> bool {
-        self.known.as_ref().is_some_and(|(last_seq, pending)| seq <= *last_seq && !pending.contains(&choice))
+    pub fn again(version: Version, turn: TurnId, known: Known) -> Self {
+        Self { known: Some(known), ..Self::new(version, turn, Begin::AtStart) }
     }
 
     /// Has the client's message begun. Before the assistant has said a word it has the id of the turn.
@@ -228,7 +223,7 @@ impl Narrator {
         Part::DataChoice { id: &id, data: &data }.write(out);
         self.choices.insert(choice.id, data);
         let approval = choice.kind == ChoiceKind::Permission && self.version.has_approvals();
-        if approval && !self.is_answered(choice.id, seq) {
+        if approval && !self.known.as_ref().is_some_and(|known| known.is_answered(choice.id, seq)) {
             let input = json!({"title": choice.title, "input_summary": choice.input_summary});
             let call = self.calls.for_choice(self.version, choice.tool.as_deref(), &id, &input, out);
             Part::ToolApprovalRequest { approval_id: &id, tool_call_id: &call }.write(out);

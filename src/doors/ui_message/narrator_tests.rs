@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Begin, Narrator, Version};
 use crate::{
-    doors::narration::Narrator as _,
+    doors::narration::{Known, Narrator as _},
     ids::{ChoiceId, MessageId, TurnId},
     protocol::{
         Choice, ChoiceKind, ChoiceOption, Event, EventBody, Frame, Message, OptionKind, Part, ResolvedBy, Role,
@@ -368,7 +368,7 @@ fn who_takes_a_turn_up_again_is_told_past_what_is_answered() {
         [ask(first), settled(first, "allow_once"), started(id), text(id, 0, "between"), ask(second)]
     };
     let again = |last_seq, pending: Vec<ChoiceId>| {
-        let narrator = Narrator::again(Version::V6, turn, last_seq, pending);
+        let narrator = Narrator::again(Version::V6, turn, Known { last_seq, pending });
         Told { narrator, out: Vec::new(), seq: 0 }.tell(events())
     };
     // The second one waits, or came after the look.
