@@ -67,7 +67,7 @@ impl Gateway {
             audience: Some(audience),
             urgent: true,
         };
-        match self.deps.outbound.append(append).await {
+        match self.deps.outbound.append(append, None).await {
             Ok(()) => {}
             Err(AppendError::Fenced) => return Err(too_slow()),
             Err(AppendError::Store(error)) => return Err(error.into()),

@@ -49,7 +49,10 @@ impl Handler<LoseAgent> for SessionActor {
 }
 
 async fn launch(folder: &tempfile::TempDir) -> SessionHandle {
-    let mut config = Config::default();
+    launch_with(Config::default(), folder).await.0
+}
+
+async fn launch_with(mut config: Config, folder: &tempfile::TempDir) -> (SessionHandle, Store) {
     config.store.url = Some(Secret::new(format!("sqlite:{}", folder.path().join("test.db").display())));
     config.data_dir = Some(folder.path().to_owned());
     let store = Store::open(&config.store).unwrap();
@@ -58,7 +61,7 @@ async fn launch(folder: &tempfile::TempDir) -> SessionHandle {
         registry: Registry::new(&config).unwrap(),
         outbound: Outbound::open(store.clone(), Arc::clone(&access), &config, Vec::new()).await.unwrap(),
         access,
-        store,
+        store: store.clone(),
         pool: Pool::new(1),
         admission: Admission::new(1),
         day_sums: DaySums::default(),
@@ -67,7 +70,7 @@ async fn launch(folder: &tempfile::TempDir) -> SessionHandle {
     };
     let origin =
         Origin { key: "k".parse().unwrap(), incarnation: 1, epoch: 0, last_seq: 0, state: None, recover: "test" };
-    SessionActor::launch(origin, Arc::new(deps), Nobody.start().recipient(), None)
+    (SessionActor::launch(origin, Arc::new(deps), Nobody.start().recipient(), None), store)
 }
 
 fn message(text: &str) -> Execute {
@@ -139,4 +142,84 @@ async fn a_turn_that_no_agent_has_ends_and_the_queue_goes_on() {
     until(&session, None).await;
     let view = session.send(GetView).await.unwrap().unwrap();
     assert!(view.state.queue.is_empty(), "what waited has run");
+}
+
+/// A session with a warm agent that keeps a record of what it is told.
+struct Warm {
+    session: SessionHandle,
+    store: Store,
+    record: std::path::PathBuf,
+}
+
+impl Warm {
+    async fn new(folder: &tempfile::TempDir) -> Self {
+        let record = folder.path().join("record");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+        let fake = serde_json::json!({
+            "kind": "acp",
+            "command": ["node", script],
+            "env": {"FAKE_LOG": record, "PATH": std::env::var("PATH").unwrap()},
+        });
+        let mut config = Config::default();
+        config.agents.insert("fake".into(), serde_json::from_value(fake).unwrap());
+        config.session.default_agent = Some("fake".into());
+        let (session, store) = launch_with(config, folder).await;
+        session.send(message("first")).await.unwrap().unwrap();
+        until(&session, None).await;
+        Self { session, store, record }
+    }
+
+    /// Waits until the agent has got the text.
+    async fn heard(&self, text: &str) {
+        let look = async {
+            while !std::fs::read_to_string(&self.record).unwrap().contains(text) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), look).await.expect("the agent has not got it");
+    }
+}
+
+#[actix::test]
+async fn a_warm_agent_begins_with_a_new_turn_while_the_disk_writes_and_nobody_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let warm = Warm::new(&folder).await;
+    let disk = warm.store.disk().lock().await;
+    let mut answer = std::pin::pin!(warm.session.send(message("second")));
+    tokio::select! {
+        answer = &mut answer => panic!("told before the disk had it: {answer:?}"),
+        () = warm.heard("second") => {}
+    }
+    let view = warm.session.send(GetView).await.unwrap().unwrap();
+    assert!(view.state.running.is_none(), "what is not on the disk is not shown");
+    drop(disk);
+    answer.await.unwrap().unwrap();
+    until(&warm.session, None).await;
+    let turns = warm.session.send(GetView).await.unwrap().unwrap().state.record.snapshot.message_count;
+    assert_eq!(turns, 4, "two questions and two answers");
+}
+
+#[actix::test]
+async fn a_turn_that_the_disk_did_not_take_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let warm = Warm::new(&folder).await;
+    let mut disk = warm.store.disk().lock().await;
+    let mut answer = std::pin::pin!(warm.session.send(message("second")));
+    tokio::select! {
+        answer = &mut answer => panic!("told before the disk had it: {answer:?}"),
+        () = warm.heard("second") => *disk = true,
+    }
+    drop(disk);
+    let refused = answer.await.unwrap().unwrap_err();
+    assert_eq!(refused.code, crate::error::Code::StoreUnavailable);
+    let gone = async {
+        while warm.session.send(GetView).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the session is opened anew");
+    *warm.store.disk().lock().await = false;
+    let claimed = warm.store.claim(&"k".parse().unwrap()).await.unwrap().unwrap();
+    let running = claimed.session.unwrap().unfinished;
+    assert_eq!(running.len(), 1, "the turn that its agent has begun with is known, to be settled as interrupted");
 }

@@ -71,6 +71,7 @@ struct Slot {
     dying: bool,
     coalescer: Coalescer,
     flush_timer: Option<SpawnHandle>,
+    /// When it last said something, or was given its prompt: its silence counts from then.
     heard: Instant,
     /// Where its events wait while the lane is congested.
     parked: Option<mpsc::Receiver<AgentEvent>>,
@@ -106,6 +107,10 @@ impl SessionActor {
             Effect::Prompt(prompt) => {
                 self.ready_for_turn(ctx);
                 self.tell(AgentCommand::Prompt(*prompt), ctx);
+                self.watch_stall(ctx);
+            }
+            Effect::Prompted => {
+                self.ready_for_turn(ctx);
                 self.watch_stall(ctx);
             }
             Effect::GoOn(prompt) => {
@@ -386,6 +391,22 @@ impl SessionActor {
         }
     }
 
+    /// True when this agent is there and waits for its next turn.
+    pub(super) fn is_warm(&self, agent: &str) -> bool {
+        self.backend.slot.as_ref().is_some_and(|slot| {
+            slot.agent == agent && slot.opened && !slot.for_one_turn && !slot.leaving && !slot.over && !slot.dying
+        })
+    }
+
+    /// Gives the agent the prompt of a commit that is written and not on the disk yet. What it says waits in the lane.
+    pub(super) fn prompt_early(&mut self, effects: &mut [Effect], ctx: &mut Context<Self>) {
+        let Some(first) = effects.first_mut() else { return };
+        match std::mem::replace(first, Effect::Prompted) {
+            Effect::Prompt(prompt) => self.tell(AgentCommand::Prompt(*prompt), ctx),
+            other => *first = other,
+        }
+    }
+
     fn tell(&mut self, command: AgentCommand, ctx: &mut Context<Self>) {
         let Some(slot) = &mut self.backend.slot else {
             if matches!(command, AgentCommand::Prompt(_)) {
@@ -393,6 +414,9 @@ impl SessionActor {
             }
             return;
         };
+        if matches!(command, AgentCommand::Prompt(_)) {
+            slot.heard = Instant::now();
+        }
         slot.outgoing.push_back(command);
         self.send_outgoing(ctx);
     }

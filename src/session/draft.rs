@@ -35,6 +35,8 @@ pub enum Effect {
     OpenAgent(String),
     /// Give the running turn to the agent.
     Prompt(Box<Prompt>),
+    /// The agent has got its prompt already, when the commit was written and not on the disk yet.
+    Prompted,
     /// Offer a text to the agent.
     Steer(u64, String),
     /// The agent has stopped for texts that were steered: give them to it, in the same turn.
@@ -146,6 +148,17 @@ impl Draft {
             state.last_seq = seq;
         }
         seq
+    }
+
+    /// The agent that can begin as soon as the commit is written, before the disk has it: when nothing is due before its
+    /// prompt, and the turn is new with this commit. Nobody counts on such a turn yet; of one that was accepted before,
+    /// the start must be on the disk when the agent begins, or it would run twice after a power failure.
+    #[must_use]
+    pub fn begins_early(&self) -> Option<&str> {
+        let running = &self.state.as_ref()?.running.as_ref()?.turn.turn;
+        let first = matches!(self.effects.first(), Some(Effect::Prompt(_)));
+        let new = self.turns.iter().any(|(new, turn)| *new && turn.turn.id == running.id);
+        (first && new).then_some(&running.agent)
     }
 
     /// The newest event of the draft.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{AsyncContext as _, Context};
+use actix::{AsyncContext as _, Context, SpawnHandle};
 use tokio::sync::oneshot;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     actor::beside,
     audit,
     command::{Command, Done},
-    draft::Draft,
+    draft::{Draft, Effect},
     env::{Env, RandomIds},
     messages::Fate,
     state::State,
@@ -71,10 +71,11 @@ pub(super) enum Input {
 }
 
 /// What waits for a commit, and whether one is under way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Lane {
     inbox: VecDeque<Input>,
-    committing: bool,
+    /// What is under way.
+    commit: Option<Box<Commit>>,
     /// True between a failed commit and the next try.
     resting: bool,
     pause: Option<Duration>,
@@ -88,7 +89,7 @@ impl Lane {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && !self.committing
+        self.inbox.is_empty() && self.commit.is_none()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -109,12 +110,14 @@ struct Commit {
     retained: Vec<Input>,
     /// Turns that end with it.
     settled: Vec<Settled>,
+    /// Waits for it to be written.
+    early: Option<SpawnHandle>,
 }
 
 impl SessionActor {
     /// Decides what waits, unless a commit is under way.
     pub(super) fn advance(&mut self, ctx: &mut Context<Self>) {
-        if self.lane.committing || self.lane.resting || self.lane.inbox.is_empty() {
+        if self.lane.commit.is_some() || self.lane.resting || self.lane.inbox.is_empty() {
             return;
         }
         let now = Timestamp::now();
@@ -195,25 +198,32 @@ impl SessionActor {
         self.backend.place = place.into_inner();
         if draft.is_empty() {
             let batch = Batch::new(Vec::new());
-            return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new() }, ctx);
+            return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new(), early: None }, ctx);
         }
+        // An agent that waits for its prompt gets it as soon as a kill takes the turn back no more.
+        let begins = draft.begins_early().is_some_and(|agent| self.is_warm(agent));
         let mut append = draft.take_append(self.epoch, now, !replies.is_empty());
         if append.audience.is_none() {
             append.audience = self.state.as_ref().map(|state| Audience::of(&state.record.snapshot));
         }
         let batch = Arc::clone(&append.events);
-        let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append) };
-        self.lane.committing = true;
+        let (written, early) = begins.then(|| when_written(ctx)).unzip();
+        let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append), early };
+        self.lane.commit = Some(Box::new(commit));
         let outbound = self.deps.outbound.clone();
-        beside(ctx, async move { outbound.append(append).await }, move |actor, result, ctx| {
-            actor.lane.committing = false;
+        beside(ctx, async move { outbound.append(append, written).await }, |actor, result, ctx| {
+            let Some(commit) = actor.lane.commit.take() else { return };
+            if let Some(early) = commit.early {
+                ctx.cancel_future(early);
+            }
             match result {
-                Ok(()) => actor.committed(commit, ctx),
-                Err(AppendError::Fenced) => actor.fenced(commit, ctx),
-                Err(AppendError::Store(error)) => actor.failed(commit, error.into(), ctx),
+                Ok(()) => actor.committed(*commit, ctx),
+                Err(AppendError::Fenced) => actor.fenced(*commit, ctx),
+                Err(AppendError::Store(error)) => actor.failed(*commit, error.into(), ctx),
             }
         });
     }
+
 
     fn decide(
         &mut self,
@@ -338,6 +348,11 @@ impl SessionActor {
         for (reply, _) in commit.replies {
             drop(reply.send(Err(error.clone())));
         }
+        if matches!(commit.draft.effects.first(), Some(Effect::Prompted)) {
+            // The agent works on a turn of which nobody knows whether it is stored. Opened anew, the session will.
+            log::error!(session:% = self.key; "the disk did not confirm a turn that its agent has begun with: {error}");
+            return self.end(Fate::Crashed, ctx);
+        }
         // The same again is refused again. A session that goes by what it has in memory would try for ever; opened anew
         // it goes by what is stored.
         self.lane.refused = if error.code == Code::Internal { self.lane.refused + 1 } else { 0 };
@@ -369,6 +384,18 @@ impl SessionActor {
         }
         self.end(Fate::Fenced, ctx);
     }
+}
+
+/// Lets the agent begin once the commit under way is written: it works while the disk does. The sender is for the store.
+fn when_written(ctx: &mut Context<SessionActor>) -> (oneshot::Sender<()>, SpawnHandle) {
+    let (sender, written) = oneshot::channel();
+    let handle = beside(ctx, written, |actor, written, ctx| {
+        if let Some(mut commit) = actor.lane.commit.take_if(|_| written.is_ok()) {
+            actor.prompt_early(&mut commit.draft.effects, ctx);
+            actor.lane.commit = Some(commit);
+        }
+    });
+    (sender, handle)
 }
 
 #[cfg(test)]

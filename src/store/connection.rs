@@ -7,6 +7,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,12 @@ use diesel::{
     connection::{AnsiTransactionManager, SimpleConnection as _, TransactionManager},
 };
 
-use super::{StoreError, fault::Fault, postgres_url};
+use super::{
+    StoreError,
+    fault::Fault,
+    postgres_url,
+    wal::{self, Progress, Wal},
+};
 use crate::config::{Durability, Secret, StoreConfig};
 
 /// A connection to either database.
@@ -91,10 +97,16 @@ impl Target {
     /// The size of SQLite's log, in bytes.
     pub(super) fn log_size(&self) -> u64 {
         let Place::Sqlite(path) = &self.place else { return 0 };
-        let mut name = path.clone().into_os_string();
-        name.push("-wal");
         // A log that is not there is empty.
-        std::fs::metadata(name).map_or(0, |data| data.len())
+        std::fs::metadata(wal::path_of(path)).map_or(0, |data| data.len())
+    }
+
+    /// SQLite's log, where its writer has to bring it to the disk.
+    pub(super) fn wal(&self, progress: Arc<Progress>) -> Option<Wal> {
+        match (&self.place, self.durability) {
+            (Place::Sqlite(path), Durability::Full) => Some(Wal::new(wal::path_of(path), progress)),
+            (Place::Sqlite(_), Durability::Normal) | (Place::Postgres(_), _) => None,
+        }
     }
 
     /// Makes sure that nobody else works on the same SQLite file for as long as the answer lives. Postgres is made to
@@ -134,7 +146,7 @@ impl Target {
                 let shown = path.display().to_string();
                 let connection = SqliteConnection::establish(&shown);
                 let mut connection = connection.map_err(|error| Fault::Unavailable(format!("{shown}: {error}")))?;
-                connection.batch_execute(&self.pragmas(role))?;
+                connection.batch_execute(&Self::pragmas(role))?;
                 AnyConnection::Sqlite(connection)
             }
             Place::Postgres(url) => {
@@ -148,19 +160,15 @@ impl Target {
         Ok(connection)
     }
 
-    fn pragmas(&self, role: Role) -> String {
-        let synchronous = match self.durability {
-            Durability::Full => "FULL",
-            Durability::Normal => "NORMAL",
-        };
-        // The wait comes first, for the others may have to wait. The writer's cache holds the pages of a full batch of
+    fn pragmas(role: Role) -> String {
+        // COMMIT does not wait for the disk; see `wal.rs`. The wait comes first, for the others may have to wait. The writer's cache holds the pages of a full batch of
         // as many sessions, which would go to the log twice otherwise; it is taken only as it is needed. The log is
         // checkpointed every 32 MiB, since hot pages are in it many times, and cut down after a burst. Whether free pages
         // can be given back is decided when the first page of a file is written, so it comes before the journal's mode.
         let common = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;";
         match role {
             Role::Writer => format!(
-                "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; {common} PRAGMA synchronous = {synchronous}; PRAGMA cache_size = -6000; \
+                "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; {common} PRAGMA synchronous = NORMAL; PRAGMA cache_size = -6000; \
                  PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;"
             ),
             Role::Reader => {

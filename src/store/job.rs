@@ -143,6 +143,8 @@ impl Reply {
 pub(super) struct Job {
     pub(super) write: Write,
     pub(super) reply: oneshot::Sender<Result<Reply, StoreError>>,
+    /// Who wants to know that an append is written, before it is synced.
+    pub(super) written: Option<oneshot::Sender<()>>,
 }
 
 /// Does the jobs one after the other.

@@ -43,6 +43,7 @@ mod schema;
 mod sessions;
 mod turns;
 mod vacuum;
+mod wal;
 mod writer;
 
 use std::{
@@ -75,6 +76,7 @@ use fault::Fault;
 use health::Health;
 use job::{Job, Reply, Write};
 use pool::Pool;
+use wal::Progress;
 use writer::Writer;
 
 /// Why the store did not do it.
@@ -91,9 +93,9 @@ pub enum StoreError {
     Setup(String),
 }
 
-/// Why an append was not made. In each case nothing of it was written, but for one: when the connection to Postgres was
-/// lost in the middle of a commit and could not be made again, the answer is [`StoreError::Unavailable`] and only the
-/// next claim tells.
+/// Why an append was not made. In each case nothing of it was written, but for two: when the connection to Postgres was
+/// lost in the middle of a commit and could not be made again, and when the disk failed to confirm a commit of SQLite. The
+/// answer is [`StoreError::Unavailable`] then, and only the next claim tells.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
     /// Somebody else has claimed the key, or the log has moved on: the caller is no longer its owner.
@@ -165,10 +167,11 @@ impl Store {
         let writers = if target.is_sqlite() { 1 } else { config.writers.max(1) };
         let (mut senders, mut threads, mut health) = (Vec::new(), Vec::new(), Vec::new());
         let ring = Arc::new(Ring::default());
+        let progress = Arc::new(Progress::default());
         for _ in 0..writers {
             let (sender, jobs) = mpsc::channel(config.queue.max(1));
             let state = Arc::new(Health::default());
-            let mut writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring));
+            let mut writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring), &progress);
             writer.prepare();
             let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
             threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
@@ -181,7 +184,7 @@ impl Store {
             threads: Mutex::new(threads),
             health,
             ring,
-            pool: Pool::new(target, config.readers, timeout),
+            pool: Pool::new(target, config.readers, timeout, progress),
             timeout,
             room: config.queue.max(1).saturating_mul(usize::try_from(writers).unwrap_or(1)),
             shared,
@@ -221,7 +224,21 @@ impl Store {
     /// [`AppendError::Fenced`] when somebody else has claimed the key or the log has moved on; otherwise the store
     /// failed, see [`AppendError::Store`].
     pub async fn append(&self, append: Append) -> Result<(), AppendError> {
-        match self.write(Write::Append(Box::new(append))).await? {
+        self.append_with_notice(append, None).await
+    }
+
+    /// The same, and tells `written` once nothing but the disk's confirmation is missing: a kill of this process takes the
+    /// append back no more, a power failure may. When that fails, the answer is [`StoreError::Unavailable`] and what is
+    /// stored is known only to the next claim. Where both are one step, as on Postgres, `written` is not told.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn append_with_notice(
+        &self,
+        append: Append,
+        written: Option<oneshot::Sender<()>>,
+    ) -> Result<(), AppendError> {
+        match self.write_with_notice(Write::Append(Box::new(append)), written).await? {
             Reply::Appended(..) => Ok(()),
             Reply::Fenced => Err(AppendError::Fenced),
             _ => Err(StoreError::Corrupt("an append was mistaken".into()).into()),
@@ -275,14 +292,28 @@ impl Store {
         self.0.shared
     }
 
+    /// The disk, to make it hang (while it is held) or fail (where it is true).
+    #[cfg(test)]
+    pub(crate) fn disk(&self) -> &tokio::sync::Mutex<bool> {
+        self.0.pool.disk()
+    }
+
     async fn write(&self, write: Write) -> Result<Reply, StoreError> {
+        self.write_with_notice(write, None).await
+    }
+
+    async fn write_with_notice(
+        &self,
+        write: Write,
+        written: Option<oneshot::Sender<()>>,
+    ) -> Result<Reply, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let senders = senders.ok_or_else(closed)?;
         let sender = senders.get(shard(write.key(), senders.len())).cloned().ok_or_else(closed)?;
         drop(senders);
         let (reply, answer) = oneshot::channel();
-        match sender.send_timeout(Job { write, reply }, self.0.timeout).await {
+        match sender.send_timeout(Job { write, reply, written }, self.0.timeout).await {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => {
                 return Err(StoreError::Unavailable("too many writes wait for the database".into()));

@@ -14,6 +14,7 @@ use super::{
     StoreError,
     connection::{AnyConnection, Role, Target},
     fault::Fault,
+    wal::Progress,
 };
 
 /// The reading connections.
@@ -23,16 +24,18 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<AnyConnection>>,
     timeout: Duration,
+    /// What is read is told when it is on the disk.
+    progress: Arc<Progress>,
     /// What a read found damaged. It stays: a file does not heal, and what is read by chance may still be whole.
     damage: Mutex<Option<String>>,
 }
 
 impl Pool {
     /// A pool of at most `size` connections.
-    pub(super) fn new(target: Target, size: u32, timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(target: Target, size: u32, timeout: Duration, progress: Arc<Progress>) -> Arc<Self> {
         let size = usize::try_from(size).unwrap_or(1).max(1);
         let permits = Arc::new(Semaphore::new(size));
-        Arc::new(Self { target, size, permits, idle: Mutex::default(), timeout, damage: Mutex::default() })
+        Arc::new(Self { target, size, permits, idle: Mutex::default(), timeout, progress, damage: Mutex::default() })
     }
 
     /// Runs `read` on a connection. It may run twice, when the first connection turns out to be dead. When time is up
@@ -49,6 +52,7 @@ impl Pool {
             let done = tokio::task::spawn_blocking(move || {
                 let result = pool.on_connection(&read);
                 drop(permit);
+                pool.progress.wait(pool.timeout)?;
                 result
             });
             done.await.map_err(|error| StoreError::Corrupt(format!("a read failed: {error}")))?
@@ -103,6 +107,11 @@ impl Pool {
     /// The database.
     pub(super) const fn target(&self) -> &Target {
         &self.target
+    }
+
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> &tokio::sync::Mutex<bool> {
+        &self.progress.disk
     }
 
     /// Connections that read now.

@@ -23,6 +23,7 @@ use super::{
     intake::{Intake, MAX_BATCH},
     job::{Job, Reply, Write, one_by_one},
     merge, retention,
+    wal::{Progress, Wal},
 };
 use crate::{
     feed::{Published, Ring},
@@ -60,12 +61,21 @@ pub(super) struct Writer {
     lane: Option<i32>,
     health: Arc<Health>,
     ring: Arc<Ring>,
+    /// What a commit has to be brought to the disk of, where the database does not do it itself.
+    wal: Option<Wal>,
 }
 
 impl Writer {
     /// A writer that begins with `connection`, where there is one already.
-    pub(super) fn new(target: Target, connection: Option<AnyConnection>, health: Arc<Health>, ring: Arc<Ring>) -> Self {
-        Self { target, connection, lane: None, health, ring }
+    pub(super) fn new(
+        target: Target,
+        connection: Option<AnyConnection>,
+        health: Arc<Health>,
+        ring: Arc<Ring>,
+        progress: &Arc<Progress>,
+    ) -> Self {
+        let wal = target.wal(Arc::clone(progress));
+        Self { target, connection, lane: None, health, ring, wal }
     }
 
     /// Works until every sender is gone and all jobs are done. A panic beside the transactions, which have a guard of
@@ -76,6 +86,7 @@ impl Writer {
             log::error!("a writer of the store has panicked, and goes on");
             // What the panic left behind is not known.
             self.disconnect();
+            self.wal.iter_mut().for_each(Wal::doubt);
             self.health.end(Some("the writer panicked"));
             self.ring.reset();
         }
@@ -87,17 +98,30 @@ impl Writer {
             self.health.backlog.store(intake.len(), Ordering::Relaxed);
             self.health.begin();
             let begun = Instant::now();
-            let (writes, waiting): (Vec<Write>, Vec<_>) = batch.drain(..).map(|job| (job.write, job.reply)).unzip();
-            let results = self.commit(&writes);
+            let (mut writes, mut waiting) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+            for Job { write, reply, written } in batch.drain(..) {
+                writes.push(write);
+                waiting.push((reply, written));
+            }
+            let mut results = self.commit(&writes);
+            for ((_, written), result) in waiting.iter_mut().zip(&results) {
+                if let (Some(written), Ok(Reply::Appended(..))) = (written.take(), result) {
+                    // Who no longer waits does not want to know.
+                    let _ = written.send(());
+                }
+            }
+            self.sync(&mut results);
             if let Some(metrics) = metrics::get() {
                 metrics.store_commit.observe(begun.elapsed().as_secs_f64());
                 metrics.store_batch.observe(f64::from(u32::try_from(writes.len()).unwrap_or(u32::MAX)));
             }
             self.note(&results);
             self.publish(&writes, &results);
-            for (reply, result) in waiting.into_iter().zip(results) {
-                // Who no longer waits does not want to know.
+            for ((reply, _), result) in waiting.into_iter().zip(results) {
                 let _ = reply.send(result);
+            }
+            if intake.len() == 0 {
+                self.make_room();
             }
             if writes.iter().any(|write| matches!(write, Write::EmptyLog))
                 && retention::empty_log(self.connection.as_mut()).is_err()
@@ -105,6 +129,31 @@ impl Writer {
                 // Whether its patience was set back is not known.
                 self.disconnect();
             }
+        }
+    }
+
+    /// Keeps some room after the end of the log, in a transaction, so that nobody else writes there. Where there is none, as on
+    /// a full disk, it is done without.
+    fn make_room(&mut self) {
+        let (Some(wal), Some(connection)) = (&self.wal, &mut self.connection) else { return };
+        if !wal.wants_room() || connection::begin(connection).is_err() {
+            return;
+        }
+        if let Err(error) = wal.make_room() {
+            log::debug!("no room is kept after the end of the log: {error}");
+        }
+        if connection::roll_back(connection).is_err() {
+            self.disconnect();
+        }
+    }
+
+    /// Brings to the disk what was committed. What it does not take may be there after all, and is not told.
+    fn sync(&mut self, results: &mut [Result<Reply, StoreError>]) {
+        let Some(Err(fault)) = self.wal.as_mut().map(Wal::sync) else { return };
+        self.disconnect();
+        let error = StoreError::from(fault);
+        for result in results.iter_mut().filter(|result| result.is_ok()) {
+            *result = Err(error.clone());
         }
     }
 
@@ -210,12 +259,15 @@ impl Writer {
         }
     }
 
-    /// The connection, and the lane of the feed that it holds.
-    fn seat(&mut self) -> Result<(&mut AnyConnection, i32), Fault> {
+    /// The connection, the lane of the feed that it holds, and the log that it writes.
+    fn seat(&mut self) -> Result<(&mut AnyConnection, i32, Option<&Wal>), Fault> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.target.connect(Role::Writer)?),
         };
+        if let Some(wal) = &mut self.wal {
+            wal.heal(connection)?;
+        }
         let lane = match self.lane {
             Some(lane) => lane,
             None => {
@@ -224,12 +276,13 @@ impl Writer {
                 *self.lane.insert(lane)
             }
         };
-        Ok((connection, lane))
+        Ok((connection, lane, self.wal.as_ref()))
     }
 
     /// Gives up the connection, and with it the lane.
     fn disconnect(&mut self) {
         self.connection = None;
+        self.wal.iter_mut().for_each(Wal::forget);
         if let Some(lane) = self.lane.take() {
             self.ring.lane_lost(lane);
         }
@@ -239,7 +292,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut AnyConnection, i32) -> Result<Vec<Reply>, Fault>,
     ) -> Result<Vec<Reply>, Failure> {
-        let (connection, lane) = self.seat()?;
+        let (connection, lane, wal) = self.seat()?;
         connection::begin(connection)?;
         let done = catch_unwind(AssertUnwindSafe(|| -> Result<_, Fault> {
             let replies = work(connection, lane)?;
@@ -259,6 +312,9 @@ impl Writer {
                 return Err(Failure::Panic);
             }
         };
+        if let Some(wal) = wal {
+            wal.begin();
+        }
         match (connection::commit(connection), transaction) {
             (Ok(()), _) => Ok(replies),
             (Err(Fault::Lost(cause)), Some(transaction)) => Err(Failure::Unknown { transaction, replies, cause }),
@@ -324,7 +380,7 @@ mod tests {
         let target = Target::new(&StoreConfig { url: Some(url), ..StoreConfig::default() }).unwrap();
         let mut connection = target.connect(Role::Writer).unwrap();
         super::super::migrate::run(&mut connection).unwrap();
-        let mut writer = Writer::new(target, Some(connection), Arc::default(), Arc::default());
+        let mut writer = Writer::new(target, Some(connection), Arc::default(), Arc::default(), &Arc::default());
 
         let sweep = Write::SweepIdempotency(Timestamp(i64::MAX));
         let call = Write::RememberCall(IdempotencyRecord {

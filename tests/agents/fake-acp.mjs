@@ -71,6 +71,8 @@ const steps = {
   until_cancelled: cancel,
   // As above, but it does not care.
   hang: forever,
+  // Says nothing for so many milliseconds.
+  pause: (milliseconds) => new Promise((done) => setTimeout(done, milliseconds)),
   // Starts a grandchild that ignores SIGTERM, and says its pid.
   fork({ detached }) {
     const child = spawn('sh', ['-c', 'trap "" TERM; echo; while :; do sleep 1; done'], {

@@ -74,6 +74,31 @@ async fn an_agent_that_says_nothing_for_too_long_is_stopped_and_its_turn_fails()
 }
 
 #[tokio::test]
+async fn what_an_agent_did_not_say_while_nobody_asked_it_anything_is_no_silence() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let command = json!(["node", script]).to_string();
+    let server = TestGateway::with(&[
+        ("GREENROOM_AGENT__STALL_TIMEOUT", "2s"),
+        ("GREENROOM_AGENTS__FAKE__KIND", "acp"),
+        ("GREENROOM_AGENTS__FAKE__COMMAND", &command),
+    ]);
+    server.run("k", json!({"text": "[]", "agent": "fake"})).await;
+    // Another session's agent talks for longer than the limit, while this one is idle and stays warm.
+    server.run("clock", text(&script_of_seconds(3))).await;
+    let late = json!({"text": json!([{"pause": 500}, {"say": "well"}]).to_string(), "agent": "fake"});
+    assert_eq!(server.run("k", late).await["response"], "well");
+    let events = server.events("k").await;
+    let starts = of_type(&events, "turn.started");
+    assert_eq!(starts.last().unwrap()["data"]["cold_start"], false, "it was the same process");
+    server.assert_quiet();
+}
+
+/// Words of echo for so many seconds, ten of them in each.
+fn script_of_seconds(seconds: u32) -> String {
+    script(&json!({"deltas": seconds * 10, "delay_ms": 100}))
+}
+
+#[tokio::test]
 async fn an_agent_that_waits_for_an_answer_is_not_stalled() {
     let server = TestGateway::with(&[SOON]);
     let asks = turn_id(&server.message("k", text(&script(&json!({"ask": "permission"})))).await);

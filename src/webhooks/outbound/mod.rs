@@ -45,7 +45,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use address::{Guard, Refused};
@@ -137,17 +137,21 @@ impl Outbound {
         Ok(outbound)
     }
 
-    /// Commits an append with the deliveries of its events. As [`Store::append`] otherwise.
+    /// Commits an append with the deliveries of its events. As [`Store::append_with_notice`] otherwise.
     ///
     /// # Errors
     /// As [`Store::append`].
-    pub async fn append(&self, mut append: Append) -> Result<(), AppendError> {
+    pub async fn append(
+        &self,
+        mut append: Append,
+        written: Option<oneshot::Sender<()>>,
+    ) -> Result<(), AppendError> {
         let active = self.active();
         if active.is_empty() || append.events.frames().is_empty() {
-            return self.0.store.append(append).await;
+            return self.0.store.append_with_notice(append, written).await;
         }
         let taken = outbox::fill(&active, &self.0.access.book(), &self.0.config, &mut append);
-        let result = self.0.store.append(append).await;
+        let result = self.0.store.append_with_notice(append, written).await;
         taken.settle(result.is_ok());
         result
     }
