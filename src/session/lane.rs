@@ -1,14 +1,12 @@
 //! The lane: one commit of a session at a time. What comes while one is under way waits, and is then decided
 //! together on what was committed, so a decision never rests on something that may fail.
+//!
+//! With one exception: an agent may begin with a new turn when the commit is written and not on the disk yet. Its first
+//! words are decided on that commit and follow it at once. Either both come true or the session is opened anew.
 
-use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
-use actix::{AsyncContext as _, Context, SpawnHandle};
+use actix::Context;
 use tokio::sync::oneshot;
 
 use super::{
@@ -16,21 +14,17 @@ use super::{
     actor::beside,
     audit,
     command::{Command, Done},
-    draft::{Draft, Effect},
+    commit::Commit,
+    draft::Draft,
     env::{Env, RandomIds},
-    messages::Fate,
-    state::State,
 };
 use crate::{
     access::{Deed, Principal},
     agents::AgentEvent,
     error::{ApiError, Code},
-    metrics::{self, Settled},
-    protocol::{
-        Control, TurnState,
-        frame::{Batch, EndReason},
-    },
-    store::{AppendError, Audience},
+    metrics,
+    protocol::TurnState,
+    store::Audience,
     timestamp::Timestamp,
 };
 
@@ -38,12 +32,8 @@ use crate::{
 const BATCH: usize = 1024;
 /// With so many inputs waiting, the agent is not listened to until the lane has moved on.
 pub(super) const CONGESTED: usize = 512;
-/// Commits in a row that the store may refuse for what they say; then what is in memory does not fit what is stored.
-const REFUSALS: u32 = 5;
 /// With so many inputs waiting, clients are turned away.
 const FULL: usize = 2048;
-/// The first and the longest pause before a failed commit is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Something to decide.
 #[derive(Debug)]
@@ -75,17 +65,31 @@ pub(super) enum Input {
 pub(super) struct Lane {
     inbox: VecDeque<Input>,
     /// What is under way.
-    commit: Option<Box<Commit>>,
+    pub(super) commit: Option<Box<Commit>>,
+    /// What follows it at once: the first words of an agent that began early.
+    pub(super) next: Option<Box<Commit>>,
     /// True between a failed commit and the next try.
-    resting: bool,
-    pause: Option<Duration>,
+    pub(super) resting: bool,
+    pub(super) pause: Option<Duration>,
     /// Commits in a row that were refused for what they say.
-    refused: u32,
+    pub(super) refused: u32,
 }
 
 impl Lane {
     pub(super) fn push(&mut self, input: Input) {
         self.inbox.push_back(input);
+    }
+
+    /// Puts back what was taken, before everything that came since.
+    pub(super) fn put_back(&mut self, inputs: Vec<Input>) {
+        inputs.into_iter().rev().for_each(|input| self.inbox.push_front(input));
+    }
+
+    /// Gives back the room that a busy moment needed, once it is over.
+    pub(super) fn shrink(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox.shrink_to(4);
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -101,27 +105,25 @@ impl Lane {
     }
 }
 
-/// A commit under way.
-struct Commit {
-    draft: Draft,
-    batch: Arc<Batch>,
-    replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>,
-    /// What cannot be asked for again, to be decided anew when the commit fails.
-    retained: Vec<Input>,
-    /// Turns that end with it.
-    settled: Vec<Settled>,
-    /// Waits for it to be written.
-    early: Option<SpawnHandle>,
-}
-
 impl SessionActor {
+    /// What can be decided now, and on what; none while it has to wait.
+    fn draft(&self) -> Option<Draft> {
+        let input = self.lane.inbox.front().filter(|_| !self.lane.resting)?;
+        let (state, last_seq) = match &self.lane.commit {
+            None => (&self.state, self.last_seq),
+            Some(commit) if commit.has_begun() && self.lane.next.is_none() && matches!(input, Input::Agent(_)) => {
+                (&commit.draft.state, commit.draft.last_seq())
+            }
+            Some(_) => return None,
+        };
+        Some(Draft::new(self.key.clone(), state.clone(), last_seq))
+    }
+
     /// Decides what waits, unless a commit is under way.
     pub(super) fn advance(&mut self, ctx: &mut Context<Self>) {
-        if self.lane.commit.is_some() || self.lane.resting || self.lane.inbox.is_empty() {
-            return;
-        }
+        let Some(mut draft) = self.draft() else { return };
+        let follows = self.lane.commit.is_some();
         let now = Timestamp::now();
-        let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         let (mut replies, mut retained) = (Vec::new(), Vec::new());
         let deps = Arc::clone(&self.deps);
         let config = deps.config();
@@ -134,6 +136,11 @@ impl SessionActor {
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
+                // Only the agent can know of what is not committed.
+                input if follows && !matches!(input, Input::Agent(_)) => {
+                    self.lane.inbox.push_front(input);
+                    break;
+                }
                 // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
                 Input::Command(_, Command::Delete { .. }, _) if !draft.is_empty() => {
                     self.lane.inbox.push_front(input);
@@ -196,34 +203,26 @@ impl SessionActor {
         }
         draft.show_budget(&env);
         self.backend.place = place.into_inner();
-        if draft.is_empty() {
-            let batch = Batch::new(Vec::new());
-            return self.committed(Commit { draft, batch, replies, retained, settled: Vec::new(), early: None }, ctx);
+        if draft.is_empty() && follows {
+            // Nothing to store: it is decided again, and done, in its turn.
+            return self.lane.put_back(retained);
         }
-        // An agent that waits for its prompt gets it as soon as a kill takes the turn back no more.
-        let begins = draft.begins_early().is_some_and(|agent| self.is_warm(agent));
-        let mut append = draft.take_append(self.epoch, now, !replies.is_empty());
+        let begins = !follows && draft.begins_early().is_some_and(|agent| self.is_warm(agent));
+        let append = (!draft.is_empty()).then(|| draft.take_append(self.epoch, now, !replies.is_empty()));
+        let mut commit = Commit::new(draft, append.as_ref(), replies, retained);
+        let Some(mut append) = append else { return self.committed(commit, ctx) };
         if append.audience.is_none() {
             append.audience = self.state.as_ref().map(|state| Audience::of(&state.record.snapshot));
         }
-        let batch = Arc::clone(&append.events);
-        let (written, early) = begins.then(|| when_written(ctx)).unzip();
-        let commit = Commit { draft, batch, replies, retained, settled: Settled::of(&append), early };
-        self.lane.commit = Some(Box::new(commit));
+        // An agent that waits for its prompt gets it as soon as a kill takes the turn back no more.
+        let written = begins.then(|| commit.begin_when_written(ctx));
+        let slot = if follows { &mut self.lane.next } else { &mut self.lane.commit };
+        *slot = Some(Box::new(commit));
         let outbound = self.deps.outbound.clone();
-        beside(ctx, async move { outbound.append(append, written).await }, |actor, result, ctx| {
-            let Some(commit) = actor.lane.commit.take() else { return };
-            if let Some(early) = commit.early {
-                ctx.cancel_future(early);
-            }
-            match result {
-                Ok(()) => actor.committed(*commit, ctx),
-                Err(AppendError::Fenced) => actor.fenced(*commit, ctx),
-                Err(AppendError::Store(error)) => actor.failed(*commit, error.into(), ctx),
-            }
+        beside(ctx, async move { outbound.append(append, written).await }, move |actor, outcome, ctx| {
+            actor.landed(follows, outcome, ctx);
         });
     }
-
 
     fn decide(
         &mut self,
@@ -258,144 +257,6 @@ impl SessionActor {
         }
         Ok(done)
     }
-
-    /// What was decided is on disk: now it is true, and can be told.
-    fn committed(&mut self, mut commit: Commit, ctx: &mut Context<Self>) {
-        (self.lane.pause, self.lane.refused) = (None, 0);
-        self.last_seq = commit.draft.last_seq();
-        if self.epoch == 0 && commit.draft.state.is_some() {
-            // The first commit of a key claims it.
-            self.epoch = 1;
-        }
-        for call in commit.draft.calls.drain(..) {
-            self.backend.calls.insert(call);
-        }
-        self.deps.day_sums.add(&commit.draft.spends);
-        let before = std::mem::replace(&mut self.state, commit.draft.state.take());
-        self.end_strangers(before.as_ref());
-        self.tally.follow(self.state.as_ref(), commit.batch.frames());
-        commit.settled.iter().for_each(Settled::count);
-        self.trace.follow(self.state.as_ref(), commit.settled.iter().map(Settled::turn));
-        let now = Instant::now();
-        if !commit.batch.frames().is_empty() {
-            self.subscribers.publish(&commit.batch, self.deps.config().stream.max_lag_bytes.bytes(), now);
-        }
-        let count = self.subscribers.len();
-        for (reply, done) in commit.replies {
-            match done {
-                Done::Later => self.enders.push(reply),
-                Done::Snapshot(_) => {
-                    let done = self.state.as_ref().map(|state| Done::Snapshot(Box::new(state.snapshot(count))));
-                    drop(reply.send(done.ok_or_else(super::turns::no_session)));
-                }
-                done => drop(reply.send(Ok(done))),
-            }
-        }
-        let effects = std::mem::take(&mut commit.draft.effects);
-        for effect in effects {
-            self.perform(effect, ctx);
-        }
-        if commit.draft.visible
-            && count > 0
-            && let Some(state) = &self.state
-        {
-            let frame = Control::State { snapshot: Box::new(state.snapshot(count)) }.encode(&self.key, None);
-            self.subscribers.set_state(&frame);
-        }
-        self.after_commit(ctx);
-    }
-
-    /// Ends the streams of those who may not see the session any more, before they are shown what the commit says.
-    fn end_strangers(&self, before: Option<&State>) {
-        let (Some(before), Some(now)) = (before, &self.state) else { return };
-        let (before, now) = (&before.record.snapshot, &now.record.snapshot);
-        if before.visibility != now.visibility || before.org_id != now.org_id || before.owner != now.owner {
-            self.deps.access.end_strangers(now);
-        }
-    }
-
-    fn after_commit(&mut self, ctx: &mut Context<Self>) {
-        if self.lane.inbox.is_empty() {
-            // An idle session must not keep the room that a busy moment needed.
-            self.lane.inbox.shrink_to(4);
-        }
-        self.watch_choices(ctx);
-        self.watch_budget(ctx);
-        self.judge_later(ctx);
-        self.listen_again(ctx);
-        let quiet = self.state.as_ref().is_none_or(|state| state.running.is_none());
-        if quiet {
-            self.backend.place = None;
-        }
-        if quiet && self.state.as_ref().is_none_or(|state| state.draining) {
-            for waiting in self.drainers.drain(..) {
-                // Whoever waited for it may have given up.
-                let _ = waiting.send(());
-            }
-        }
-        if quiet && self.state.as_ref().is_some_and(|state| state.draining) {
-            self.subscribers.end_all(EndReason::ShuttingDown);
-        }
-        if self.state.is_none() && self.lane.is_idle() {
-            return self.end(Fate::Gone, ctx);
-        }
-        self.advance(ctx);
-    }
-
-    /// Nothing was written. Clients are told and may ask again; what the agent told is decided anew later, since
-    /// the agent will not tell it twice.
-    fn failed(&mut self, commit: Commit, error: ApiError, ctx: &mut Context<Self>) {
-        for (reply, _) in commit.replies {
-            drop(reply.send(Err(error.clone())));
-        }
-        if matches!(commit.draft.effects.first(), Some(Effect::Prompted)) {
-            // The agent works on a turn of which nobody knows whether it is stored. Opened anew, the session will.
-            log::error!(session:% = self.key; "the disk did not confirm a turn that its agent has begun with: {error}");
-            return self.end(Fate::Crashed, ctx);
-        }
-        // The same again is refused again. A session that goes by what it has in memory would try for ever; opened anew
-        // it goes by what is stored.
-        self.lane.refused = if error.code == Code::Internal { self.lane.refused + 1 } else { 0 };
-        if self.lane.refused >= REFUSALS {
-            log::error!(session:% = self.key; "what the session has in memory does not fit what is stored");
-            return self.end(Fate::Crashed, ctx);
-        }
-        for input in commit.retained.into_iter().rev() {
-            self.lane.inbox.push_front(input);
-        }
-        if self.state.as_ref().is_none_or(|state| state.running.is_none()) {
-            self.backend.place = None;
-        }
-        // Doubled with each failure in a row; a success resets it.
-        let pause = self.lane.pause.map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));
-        self.lane.pause = Some(pause);
-        self.lane.resting = true;
-        ctx.run_later(pause, |actor, ctx| {
-            actor.lane.resting = false;
-            actor.advance(ctx);
-        });
-    }
-
-    /// Somebody else owns the session: this actor's view of it is worth nothing any more.
-    fn fenced(&mut self, commit: Commit, ctx: &mut Context<Self>) {
-        log::warn!(session:% = self.key, epoch = self.epoch; "another owner has claimed the session");
-        for (reply, _) in commit.replies {
-            drop(reply.send(Err(ApiError::new(Code::Overloaded, "the session has moved; try again"))));
-        }
-        self.end(Fate::Fenced, ctx);
-    }
-}
-
-/// Lets the agent begin once the commit under way is written: it works while the disk does. The sender is for the store.
-fn when_written(ctx: &mut Context<SessionActor>) -> (oneshot::Sender<()>, SpawnHandle) {
-    let (sender, written) = oneshot::channel();
-    let handle = beside(ctx, written, |actor, written, ctx| {
-        if let Some(mut commit) = actor.lane.commit.take_if(|_| written.is_ok()) {
-            actor.prompt_early(&mut commit.draft.effects, ctx);
-            actor.lane.commit = Some(commit);
-        }
-    });
-    (sender, handle)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod budget;
 pub mod call;
 pub mod coalesce;
 pub mod command;
+mod commit;
 pub mod day_sums;
 mod decide;
 pub mod draft;

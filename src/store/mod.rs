@@ -171,7 +171,8 @@ impl Store {
         for _ in 0..writers {
             let (sender, jobs) = mpsc::channel(config.queue.max(1));
             let state = Arc::new(Health::default());
-            let mut writer = Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring), &progress);
+            let mut writer =
+                Writer::new(target.clone(), first.take(), Arc::clone(&state), Arc::clone(&ring), &progress);
             writer.prepare();
             let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(jobs));
             threads.push(thread.map_err(|error| StoreError::Setup(format!("no thread for the store: {error}")))?);
@@ -302,11 +303,7 @@ impl Store {
         self.write_with_notice(write, None).await
     }
 
-    async fn write_with_notice(
-        &self,
-        write: Write,
-        written: Option<oneshot::Sender<()>>,
-    ) -> Result<Reply, StoreError> {
+    async fn write_with_notice(&self, write: Write, written: Option<oneshot::Sender<()>>) -> Result<Reply, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let senders = self.0.senders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let senders = senders.ok_or_else(closed)?;

@@ -121,7 +121,9 @@ impl Wal {
         }
         // A frame that was written is somewhere not zero.
         let mut frame = [0; FRAME as usize];
-        length < STEP || file.read_exact_at(&mut frame, length - STEP / 2).is_err() || frame.iter().any(|byte| *byte != 0)
+        length < STEP
+            || file.read_exact_at(&mut frame, length - STEP / 2).is_err()
+            || frame.iter().any(|byte| *byte != 0)
     }
 
     /// Makes room. Nobody else may write meanwhile.

@@ -141,11 +141,7 @@ impl Outbound {
     ///
     /// # Errors
     /// As [`Store::append`].
-    pub async fn append(
-        &self,
-        mut append: Append,
-        written: Option<oneshot::Sender<()>>,
-    ) -> Result<(), AppendError> {
+    pub async fn append(&self, mut append: Append, written: Option<oneshot::Sender<()>>) -> Result<(), AppendError> {
         let active = self.active();
         if active.is_empty() || append.events.frames().is_empty() {
             return self.0.store.append_with_notice(append, written).await;
