@@ -243,8 +243,8 @@ impl Draft {
         self.begin(env, cold, resumed, None);
     }
 
-    /// The agent is ready: the turn runs from here. Committed before the agent gets the prompt, so that no crash
-    /// can make it run twice.
+    /// The agent is ready: the turn runs from here. Written before the agent gets the prompt, so that no crash can make it
+    /// run twice; and on the disk, unless nobody was told of the turn yet.
     pub(super) fn begin(&mut self, env: &mut Env<'_>, cold: bool, resumed: Option<Resumed>, model: Option<String>) {
         let now = env.now;
         let Some(state) = &mut self.state else { return };

@@ -86,7 +86,8 @@ async fn what_an_agent_did_not_say_while_nobody_asked_it_anything_is_no_silence(
     // Another session's agent talks for longer than the limit, while this one is idle and stays warm.
     server.run("clock", text(&script_of_seconds(3))).await;
     let late = json!({"text": json!([{"pause": 500}, {"say": "well"}]).to_string(), "agent": "fake"});
-    assert_eq!(server.run("k", late).await["response"], "well");
+    let answer = server.run("k", late).await;
+    assert_eq!((&answer["turn"]["state"], &answer["response"]), (&json!("completed"), &json!("well")));
     let events = server.events("k").await;
     let starts = of_type(&events, "turn.started");
     assert_eq!(starts.last().unwrap()["data"]["cold_start"], false, "it was the same process");
