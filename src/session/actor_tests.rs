@@ -9,19 +9,16 @@ use super::{
     actor::Origin,
     admission::Admission,
     command::{Command, Enqueue},
-    commit::Commit,
     day_sums::DaySums,
-    draft::Draft,
     messages::{EvictIfIdle, Execute, Expect, GetView, Join, Joined, Leave, SessionStopped},
 };
 use crate::{
     access::{Access, Principal},
     agents::{Registry, pool::Pool, process::Unrecorded},
     config::{Config, Secret},
-    protocol::{Policy, TurnState, event::EventBody},
+    protocol::{Policy, TurnState},
     server,
     store::Store,
-    timestamp::Timestamp,
     webhooks::outbound::Outbound,
 };
 
@@ -145,43 +142,6 @@ async fn a_turn_that_no_agent_has_ends_and_the_queue_goes_on() {
     until(&session, None).await;
     let view = session.send(GetView).await.unwrap().unwrap();
     assert!(view.state.queue.is_empty(), "what waited has run");
-}
-
-/// Lands a commit that follows another before that one.
-#[derive(Message)]
-#[rtype(result = "[u64; 3]")]
-struct LandOutOfOrder;
-
-impl Handler<LandOutOfOrder> for SessionActor {
-    type Result = actix::MessageResult<LandOutOfOrder>;
-
-    fn handle(&mut self, _: LandOutOfOrder, ctx: &mut Context<Self>) -> Self::Result {
-        let (before, now) = (self.last_seq, Timestamp::now());
-        let mut base = (self.state.clone(), before);
-        let [first, second] = [(); 2].map(|()| {
-            let mut draft = Draft::new(self.key.clone(), base.0.clone(), base.1);
-            draft.emit(now, None, EventBody::Error { code: "test".into(), message: String::new() });
-            base = (draft.state.clone(), draft.last_seq());
-            let append = draft.take_append(self.epoch, now, false);
-            Some(Box::new(Commit::new(draft, Some(&append), Vec::new(), Vec::new())))
-        });
-        (self.lane.commit, self.lane.next) = (first, second);
-        self.landed(true, Ok(()), ctx);
-        let between = self.last_seq;
-        self.landed(false, Ok(()), ctx);
-        assert!(self.lane.is_idle());
-        actix::MessageResult([before, between, self.last_seq])
-    }
-}
-
-#[actix::test]
-async fn a_commit_that_follows_another_comes_true_after_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let session = launch(&folder).await;
-    session.send(message("first")).await.unwrap().unwrap();
-    until(&session, None).await;
-    let [before, between, after] = session.send(LandOutOfOrder).await.unwrap();
-    assert_eq!((between, after), (before, before + 2));
 }
 
 /// A session with a warm agent that keeps a record of what it is told.

@@ -34,7 +34,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 
 /// A commit under way.
 pub(super) struct Commit {
-    pub(super) draft: Draft,
+    draft: Draft,
     batch: Arc<Batch>,
     replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>,
     /// What cannot be asked for again, to be decided anew when the commit fails.
@@ -43,8 +43,6 @@ pub(super) struct Commit {
     settled: Vec<Settled>,
     /// Waits for it to be written.
     early: Option<SpawnHandle>,
-    /// What came of it, while the one before it is not settled.
-    outcome: Option<Result<(), AppendError>>,
 }
 
 impl Commit {
@@ -57,11 +55,11 @@ impl Commit {
     ) -> Self {
         let batch = append.map_or_else(|| Batch::new(Vec::new()), |append| Arc::clone(&append.events));
         let settled = append.map(Settled::of).unwrap_or_default();
-        Self { draft, batch, replies, retained, settled, early: None, outcome: None }
+        Self { draft, batch, replies, retained, settled, early: None }
     }
 
     /// True once an agent works on it although it is not on the disk.
-    pub(super) fn has_begun(&self) -> bool {
+    fn has_begun(&self) -> bool {
         matches!(self.draft.effects.first(), Some(Effect::Prompted))
     }
 
@@ -79,14 +77,9 @@ impl Commit {
 }
 
 impl SessionActor {
-    /// A commit has an outcome; `follows` when it was sent after one that was under way.
-    pub(super) fn landed(&mut self, follows: bool, outcome: Result<(), AppendError>, ctx: &mut Context<Self>) {
-        if let Some(next) = self.lane.next.as_mut().filter(|_| follows) {
-            next.outcome = Some(outcome);
-            return;
-        }
+    /// The commit under way has an outcome.
+    pub(super) fn landed(&mut self, outcome: Result<(), AppendError>, ctx: &mut Context<Self>) {
         let Some(commit) = self.lane.commit.take() else { return };
-        self.lane.commit = self.lane.next.take();
         if let Some(early) = commit.early {
             ctx.cancel_future(early);
         }
@@ -94,9 +87,6 @@ impl SessionActor {
             Ok(()) => self.committed(*commit, ctx),
             Err(AppendError::Fenced) => self.fenced(*commit, ctx),
             Err(AppendError::Store(error)) => self.failed(*commit, error.into(), ctx),
-        }
-        if let Some(outcome) = self.lane.commit.as_mut().and_then(|commit| commit.outcome.take()) {
-            self.landed(true, outcome, ctx);
         }
     }
 
@@ -190,7 +180,6 @@ impl SessionActor {
         if begun {
             // The agent works on a turn of which nobody knows whether it is stored. Opened anew, the session will.
             log::error!(session:% = self.key; "the disk did not confirm a turn that its agent has begun with: {error}");
-            self.lane.commit = None;
             return self.end(Fate::Crashed, ctx);
         }
         // The same again is refused again. A session that goes by what it has in memory would try for ever; opened anew

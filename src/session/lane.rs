@@ -1,8 +1,5 @@
 //! The lane: one commit of a session at a time. What comes while one is under way waits, and is then decided
 //! together on what was committed, so a decision never rests on something that may fail.
-//!
-//! With one exception: an agent may begin with a new turn when the commit is written and not on the disk yet. Its first
-//! words are decided on that commit and follow it at once. Either both come true or the session is opened anew.
 
 use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
@@ -66,8 +63,6 @@ pub(super) struct Lane {
     inbox: VecDeque<Input>,
     /// What is under way.
     pub(super) commit: Option<Box<Commit>>,
-    /// What follows it at once: the first words of an agent that began early.
-    pub(super) next: Option<Box<Commit>>,
     /// True between a failed commit and the next try.
     pub(super) resting: bool,
     pub(super) pause: Option<Duration>,
@@ -106,24 +101,13 @@ impl Lane {
 }
 
 impl SessionActor {
-    /// What can be decided now, and on what; none while it has to wait.
-    fn draft(&self) -> Option<Draft> {
-        let input = self.lane.inbox.front().filter(|_| !self.lane.resting)?;
-        let (state, last_seq) = match &self.lane.commit {
-            None => (&self.state, self.last_seq),
-            Some(commit) if commit.has_begun() && self.lane.next.is_none() && matches!(input, Input::Agent(_)) => {
-                (&commit.draft.state, commit.draft.last_seq())
-            }
-            Some(_) => return None,
-        };
-        Some(Draft::new(self.key.clone(), state.clone(), last_seq))
-    }
-
     /// Decides what waits, unless a commit is under way.
     pub(super) fn advance(&mut self, ctx: &mut Context<Self>) {
-        let Some(mut draft) = self.draft() else { return };
-        let follows = self.lane.commit.is_some();
+        if self.lane.commit.is_some() || self.lane.resting || self.lane.inbox.is_empty() {
+            return;
+        }
         let now = Timestamp::now();
+        let mut draft = Draft::new(self.key.clone(), self.state.clone(), self.last_seq);
         let (mut replies, mut retained) = (Vec::new(), Vec::new());
         let deps = Arc::clone(&self.deps);
         let config = deps.config();
@@ -136,11 +120,6 @@ impl SessionActor {
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {
-                // Only the agent can know of what is not committed.
-                input if follows && !matches!(input, Input::Agent(_)) => {
-                    self.lane.inbox.push_front(input);
-                    break;
-                }
                 // One commit makes a session or ends it: rows that are new and rows that go are not mixed.
                 Input::Command(_, Command::Delete { .. }, _) if !draft.is_empty() => {
                     self.lane.inbox.push_front(input);
@@ -203,11 +182,7 @@ impl SessionActor {
         }
         draft.show_budget(&env);
         self.backend.place = place.into_inner();
-        if draft.is_empty() && follows {
-            // Nothing to store: it is decided again, and done, in its turn.
-            return self.lane.put_back(retained);
-        }
-        let begins = !follows && draft.begins_early().is_some_and(|agent| self.is_warm(agent));
+        let begins = draft.begins_early().is_some_and(|agent| self.is_warm(agent));
         let append = (!draft.is_empty()).then(|| draft.take_append(self.epoch, now, !replies.is_empty()));
         let mut commit = Commit::new(draft, append.as_ref(), replies, retained);
         let Some(mut append) = append else { return self.committed(commit, ctx) };
@@ -216,12 +191,9 @@ impl SessionActor {
         }
         // An agent that waits for its prompt gets it as soon as a kill takes the turn back no more.
         let written = begins.then(|| commit.begin_when_written(ctx));
-        let slot = if follows { &mut self.lane.next } else { &mut self.lane.commit };
-        *slot = Some(Box::new(commit));
+        self.lane.commit = Some(Box::new(commit));
         let outbound = self.deps.outbound.clone();
-        beside(ctx, async move { outbound.append(append, written).await }, move |actor, outcome, ctx| {
-            actor.landed(follows, outcome, ctx);
-        });
+        beside(ctx, async move { outbound.append(append, written).await }, Self::landed);
     }
 
     fn decide(

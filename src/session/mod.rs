@@ -2,7 +2,7 @@
 //!
 //! One direction: command → decide → append → (committed) → apply → publish. A decision is made on a copy of the
 //! state ([`draft::Draft`]), which becomes the state only once it is on disk; nobody sees an event that a crash
-//! could take back. At most one commit of a session is under way, but for an exception in `lane`; what comes meanwhile is decided together next.
+//! could take back. At most one commit of a session is under way; what comes meanwhile is decided together next.
 //!
 //! - pure: [`state`], [`queue`], [`rope`], [`draft`] with its decisions in `decide` (commands), `handover`, `turns` (the way of a
 //!   turn), `steering` (texts for it), `spending` (its budgets, after [`budget`]), `progress` (what agents tell) and [`recovery`]; [`coalesce`];

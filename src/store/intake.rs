@@ -2,7 +2,7 @@
 //!
 //! Under more load than the disk takes, accepting is answered quickly and turns go on more slowly, not the other way
 //! round; but they always go on. The order of one session's jobs is kept, because a session has at most one append
-//! that is not written yet.
+//! under way.
 
 use std::collections::VecDeque;
 

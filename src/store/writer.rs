@@ -35,10 +35,6 @@ const ATTEMPTS: u32 = 5;
 /// How often a commit whose answer got lost is asked after.
 const INQUIRIES: u32 = 50;
 
-/// Agents may begin before the disk has their turn in batches of so many jobs at most. Among more, what a session gains is
-/// less than what waking it twice costs all of them.
-const FEW: usize = 4;
-
 /// How a transaction ended that did not end well.
 #[derive(Debug)]
 enum Failure {
@@ -108,7 +104,7 @@ impl Writer {
                 waiting.push((reply, written));
             }
             let mut results = self.commit(&writes);
-            for ((_, written), result) in waiting.iter_mut().zip(&results).filter(|_| writes.len() <= FEW) {
+            for ((_, written), result) in waiting.iter_mut().zip(&results) {
                 if let (Some(written), Ok(Reply::Appended(..))) = (written.take(), result) {
                     // Who no longer waits does not want to know.
                     let _ = written.send(());
