@@ -32,6 +32,8 @@ use super::{connection::AnyConnection, fault::Fault};
 
 /// How much longer the log is made at once at most, in bytes.
 const STEP: u64 = 1 << 20;
+/// Written again and again, rather than as a whole step from the heap.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// How long the log gets between two checkpoints, in bytes: 8 000 pages with their headers.
 pub(super) const USUAL_SIZE: u64 = 8000 * FRAME;
 /// A page in the log, with its header.
@@ -129,9 +131,14 @@ impl Wal {
     /// Makes room. Nobody else may write meanwhile.
     pub(super) fn make_room(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let length = file.metadata()?.len();
-        let zeros = vec![0; usize::try_from(STEP - length % STEP).unwrap_or(0)];
-        file.write_all_at(&zeros, length)?;
+        let mut length = file.metadata()?.len();
+        let mut room = usize::try_from(STEP - length % STEP).unwrap_or(0);
+        while room > 0 {
+            let zeros = ZEROS.get(..room).unwrap_or(&ZEROS);
+            file.write_all_at(zeros, length)?;
+            room -= zeros.len();
+            length = file.metadata()?.len();
+        }
         file.sync_data()
     }
 
