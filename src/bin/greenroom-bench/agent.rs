@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::try_join_all;
@@ -25,8 +25,14 @@ const WARM_UP: usize = 100;
 const SESSIONS: usize = 50;
 /// Chunks of an answer of the agent.
 const CHUNKS: usize = 50;
+/// What it is asked when it should answer at once.
+const AT_ONCE: &str = "hi";
+/// What it is asked when it should take a moment, as one does that has to ask a model.
+const LATER: &str = "think";
+/// How long that is.
+const MOMENT: Duration = Duration::from_millis(2);
 
-/// Is an agent that speaks ACP on stdin and stdout, and answers each prompt at once, until stdin ends.
+/// Is an agent that speaks ACP on stdin and stdout, and answers each prompt at once, or after a moment, until stdin ends.
 pub fn serve() -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lines() {
@@ -38,6 +44,9 @@ pub fn serve() -> Result<(), Failure> {
             "initialize" => json!({"protocolVersion": 1, "agentCapabilities": {}, "agentInfo": {"name": "bench"}}),
             "session/new" => json!({"sessionId": "s"}),
             "session/prompt" => {
+                if message.pointer("/params/prompt/0/text").and_then(Value::as_str) == Some(LATER) {
+                    std::thread::sleep(MOMENT);
+                }
                 for number in 0..CHUNKS {
                     let content = json!({"type": "text", "text": format!("word{number} ")});
                     let update = json!({"sessionUpdate": "agent_message_chunk", "content": content});
@@ -70,15 +79,16 @@ impl Direct {
         let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
         let mut direct = Self { child, stdin, stdout };
         for (id, method) in [(1, "initialize"), (2, "session/new")] {
-            direct.call(id, method)?;
+            direct.call(id, method, "")?;
         }
         Ok(direct)
     }
 
     /// Asks, and returns the milliseconds to the first line of the answer.
-    fn call(&mut self, id: u64, method: &str) -> Result<f64, Failure> {
+    fn call(&mut self, id: u64, method: &str, text: &str) -> Result<f64, Failure> {
         let begin = Instant::now();
-        writeln!(self.stdin, "{}", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": {}}))?;
+        let params = json!({"prompt": [{"type": "text", "text": text}]});
+        writeln!(self.stdin, "{}", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))?;
         let mut first = None;
         let mut line = String::new();
         loop {
@@ -102,11 +112,11 @@ impl Drop for Direct {
     }
 }
 
-/// What one run gave.
+/// What one run gave; times are of an agent that answers at once, and of one that takes a moment.
 #[derive(Default)]
 struct Samples {
-    direct: Vec<f64>,
-    through: Vec<f64>,
+    direct: [Vec<f64>; 2],
+    through: [Vec<f64>; 2],
     disk: Vec<f64>,
     cpu_alone: f64,
     cpu_among: f64,
@@ -119,11 +129,18 @@ pub async fn measure(plan: &Plan) -> Result<Vec<Row>, Failure> {
         runs.push(run(plan).await?);
     }
     let column = |pick: fn(&Samples) -> &Vec<f64>| runs.iter().map(|run| percentile(pick(run), 0.5)).collect();
-    let added = |run: &Samples| percentile(&run.through, 0.5) - percentile(&run.direct, 0.5);
+    let added = |pick: fn(&[Vec<f64>; 2]) -> &Vec<f64>| {
+        let of = |run: &Samples| percentile(pick(&run.through), 0.5) - percentile(pick(&run.direct), 0.5);
+        runs.iter().map(of).collect()
+    };
     Ok(vec![
-        Row::new("POST to first token of a warm agent, p50", "ms", column(|run| &run.through))
-            .against("the same agent driven directly", column(|run| &run.direct)),
-        Row::new("what Greenroom adds to it, p50", "ms", runs.iter().map(added).collect())
+        Row::new("POST to first token of a warm agent that answers at once, p50", "ms", column(|run| &run.through[0]))
+            .against("the same agent driven directly", column(|run| &run.direct[0])),
+        Row::new("what Greenroom adds to it, p50", "ms", added(|times| &times[0]))
+            .against("fdatasync of 4 KiB", column(|run| &run.disk)),
+        Row::new("POST to first token of one that takes 2 ms, p50", "ms", column(|run| &run.through[1]))
+            .against("the same agent driven directly", column(|run| &run.direct[1])),
+        Row::new("what Greenroom adds to it, p50", "ms", added(|times| &times[1]))
             .against("fdatasync of 4 KiB", column(|run| &run.disk)),
         Row::new(cpu_of(1), "ms", runs.iter().map(|run| run.cpu_alone).collect()),
         Row::new(cpu_of(SESSIONS), "ms", runs.iter().map(|run| run.cpu_among).collect()),
@@ -138,7 +155,7 @@ fn cpu_of(sessions: usize) -> String {
 async fn cpu(server: &Server, sessions: usize, rounds: usize) -> Result<f64, Failure> {
     let (address, rounds) = (server.address(), (rounds / sessions).max(1));
     let mut poster = Connection::open(address).await?;
-    let requests: Vec<Vec<u8>> = (0..sessions).map(|index| send_to(&format!("cpu{index}"), "bench", "hi")).collect();
+    let requests: Vec<Vec<u8>> = (0..sessions).map(|index| send_to(&format!("cpu{index}"), "bench", AT_ONCE)).collect();
     for request in &requests {
         // A first turn makes the session and starts its agent.
         poster.expect(request, 202).await?;
@@ -176,27 +193,35 @@ async fn run(plan: &Plan) -> Result<Samples, Failure> {
     let mut disk = Disk::new(folder.path())?;
     let mut direct = Direct::start()?;
     let mut poster = Connection::open(server.address()).await?;
-    let request = send_to("agent", "bench", "hi");
-    poster.expect(&request, 202).await?;
+    let requests = [AT_ONCE, LATER].map(|text| (text, send_to("agent", "bench", text)));
+    for (_, request) in &requests {
+        poster.expect(request, 202).await?;
+    }
     crate::memory::until_idle(&server).await?;
     let mut stream = Subscriber::Sse(Sse::open(server.address(), "agent", None).await?);
     let mut samples = Samples::default();
     for round in 0..plan.rounds + WARM_UP {
         let disk_ms = disk.sync()?;
-        let direct_ms = direct.call(round as u64 + 3, "session/prompt")?;
-        let begin = Instant::now();
-        poster.write(&request).await?;
-        stream.until("message.delta").await?;
-        let through_ms = begin.elapsed().as_secs_f64() * 1e3;
-        stream.until("turn.finished").await?;
-        match poster.answer().await?.status {
-            202 => {}
-            status => return Err(malformed(format!("HTTP {status}")).into()),
-        }
         if round >= WARM_UP {
             samples.disk.push(disk_ms);
-            samples.direct.push(direct_ms);
-            samples.through.push(through_ms);
+        }
+        for ((text, request), (direct_times, through_times)) in
+            requests.iter().zip(samples.direct.iter_mut().zip(&mut samples.through))
+        {
+            let direct_ms = direct.call(round as u64 + 3, "session/prompt", text)?;
+            let begin = Instant::now();
+            poster.write(request).await?;
+            stream.until("message.delta").await?;
+            let through_ms = begin.elapsed().as_secs_f64() * 1e3;
+            stream.until("turn.finished").await?;
+            match poster.answer().await?.status {
+                202 => {}
+                status => return Err(malformed(format!("HTTP {status}")).into()),
+            }
+            if round >= WARM_UP {
+                direct_times.push(direct_ms);
+                through_times.push(through_ms);
+            }
         }
     }
     samples.cpu_alone = cpu(&server, 1, plan.rounds).await?;
