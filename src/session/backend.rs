@@ -3,26 +3,26 @@
 //! Agent, session and time limits meet here and nowhere else. A generation number tells a live agent from one that
 //! is on its way out; what an agent says after it was given up is not heard.
 
+mod calls;
 mod clocks;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix::{AsyncContext as _, Context, SpawnHandle};
+use calls::Calls;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    SessionActor, actor::beside, admission::Admitted, coalesce::Coalescer, command::Once, draft::Effect, lane::Input,
-    workspace,
+    SessionActor, actor::beside, admission::Admitted, coalesce::Coalescer, draft::Effect, lane::Input, workspace,
 };
 use crate::{
     agents::{AgentCommand, AgentEvent, KillOnDrop, Live, OpenSpec, pool::Lease},
     metrics,
     protocol::{Control, frame::EndReason},
-    store::IdempotencyRecord,
     timestamp::Timestamp,
 };
 
@@ -30,9 +30,6 @@ use crate::{
 const HEARD_AT_ONCE: usize = 128;
 /// How long after a kill the end of the event channel is waited for, beyond the grace of the kill itself.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Calls that must not happen twice are remembered so long in memory; the store has them for a day. It covers the
-/// time between a look into the store and the decision.
-const CALL_MEMORY: Duration = Duration::from_secs(120);
 
 /// The agent of a session.
 #[derive(Default)]
@@ -81,21 +78,6 @@ struct Slot {
     cancel_timer: Option<SpawnHandle>,
     /// Lets it go when nothing has run for a while.
     idle_timer: Option<SpawnHandle>,
-}
-
-/// Calls of the last moments that must not happen twice.
-#[derive(Default)]
-pub(super) struct Calls(HashMap<(String, String), (IdempotencyRecord, Instant)>);
-
-impl Calls {
-    pub(super) fn get(&self, once: &Once) -> Option<&IdempotencyRecord> {
-        self.0.get(&(once.scope.clone(), once.key.clone())).map(|(record, _)| record)
-    }
-
-    pub(super) fn insert(&mut self, record: IdempotencyRecord) {
-        self.0.retain(|_, (_, at)| at.elapsed() < CALL_MEMORY);
-        self.0.insert((record.scope.clone(), record.key.clone()), (record, Instant::now()));
-    }
 }
 
 impl SessionActor {
