@@ -31,8 +31,8 @@ const PAGE: i64 = 64;
 const SPARE: u64 = 1 << 20;
 /// Pages that are given back in one step.
 const PAGES: u32 = 256;
-/// A log of SQLite that is smaller is left alone: about what it takes between two checkpoints.
-const SMALL_LOG: u64 = 40 << 20;
+/// A log of SQLite that is smaller is left alone.
+const SMALL_LOG: u64 = 4 << 20;
 /// The longest rest between two steps.
 const REST: Duration = Duration::from_millis(100);
 /// How long a call is looked up in `user_spend` at most, in days: more than any report goes back.
