@@ -20,7 +20,7 @@ use super::{
     StoreError,
     fault::Fault,
     postgres_url,
-    wal::{self, Progress, Wal},
+    wal::{self, CHECKPOINT, Progress, Wal},
 };
 use crate::config::{Durability, Secret, StoreConfig};
 
@@ -161,15 +161,15 @@ impl Target {
     }
 
     fn pragmas(role: Role) -> String {
-        // COMMIT does not wait for the disk; see `wal.rs`. The wait comes first, for the others may have to wait. The writer's cache holds the pages of a full batch of
-        // as many sessions, which would go to the log twice otherwise; it is taken only as it is needed. The log is
+        // COMMIT does not wait for the disk; see `wal.rs`. The wait for locks comes first, for the others may have to wait.
+        // The writer's cache holds the pages of a full batch of as many sessions, which would go to the log twice otherwise; it is taken only as it is needed. The log is
         // checkpointed every 32 MiB, since hot pages are in it many times, and cut down after a burst. Whether free pages
         // can be given back is decided when the first page of a file is written, so it comes before the journal's mode.
         let common = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;";
         match role {
             Role::Writer => format!(
                 "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; {common} PRAGMA synchronous = NORMAL; PRAGMA cache_size = -6000; \
-                 PRAGMA wal_autocheckpoint = 8000; PRAGMA journal_size_limit = 67108864;"
+                 PRAGMA wal_autocheckpoint = {CHECKPOINT}; PRAGMA journal_size_limit = 67108864;"
             ),
             Role::Reader => {
                 format!("PRAGMA busy_timeout = 5000; {common} PRAGMA cache_size = -1000; PRAGMA query_only = ON;")

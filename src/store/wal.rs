@@ -34,8 +34,10 @@ use super::{connection::AnyConnection, fault::Fault};
 const STEP: u64 = 1 << 20;
 /// Written again and again, rather than as a whole step from the heap.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
-/// How long the log gets between two checkpoints, in bytes: 8 000 pages with their headers.
-pub(super) const USUAL_SIZE: u64 = 8000 * FRAME;
+/// Pages of the log after which it is copied into the database, and begun anew.
+pub(super) const CHECKPOINT: u64 = 8000;
+/// How long the log gets until then, in bytes.
+const USUAL_SIZE: u64 = CHECKPOINT * FRAME;
 /// A page in the log, with its header.
 const FRAME: u64 = 4096 + 24;
 
@@ -93,9 +95,12 @@ impl Wal {
         self.progress.begun.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Brings to the disk what was committed.
-    pub(super) fn sync(&mut self) -> Result<(), Fault> {
-        if let Err(error) = self.sync_file() {
+    /// Brings to the disk what was committed. Without a connection there may be no log any more: SQLite removes it with the
+    /// last one, after it has copied all of it into the database and synced that.
+    pub(super) fn sync(&mut self, connected: bool) -> Result<(), Fault> {
+        let done = self.sync_file();
+        let removed = |error: &io::Error| !connected && error.kind() == io::ErrorKind::NotFound;
+        if let Err(error) = done.or_else(|error| if removed(&error) { Ok(()) } else { Err(error) }) {
             self.failed = true;
             return Err(Fault::Unavailable(format!("{}: the disk does not take it: {error}", self.path.display())));
         }

@@ -149,7 +149,8 @@ impl Writer {
 
     /// Brings to the disk what was committed. What it does not take may be there after all, and is not told.
     fn sync(&mut self, results: &mut [Result<Reply, StoreError>]) {
-        let Some(Err(fault)) = self.wal.as_mut().map(Wal::sync) else { return };
+        let connected = self.connection.is_some();
+        let Some(Err(fault)) = self.wal.as_mut().map(|wal| wal.sync(connected)) else { return };
         self.disconnect();
         let error = StoreError::from(fault);
         for result in results.iter_mut().filter(|result| result.is_ok()) {
@@ -402,5 +403,21 @@ mod tests {
         assert_eq!(swept(&mut writer), 0, "rolled back");
         writer.commit(std::slice::from_ref(&call)).remove(0).unwrap();
         assert_eq!(swept(&mut writer), 1);
+    }
+    #[test]
+    fn what_was_committed_before_the_connection_went_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let url = Secret::new(format!("sqlite:{}", path.display()));
+        let target = Target::new(&StoreConfig { url: Some(url), ..StoreConfig::default() }).unwrap();
+        let mut connection = target.connect(Role::Writer).unwrap();
+        super::super::migrate::run(&mut connection).unwrap();
+        let mut writer = Writer::new(target, Some(connection), Arc::default(), Arc::default(), &Arc::default());
+        let mut results = writer.commit(&[Write::SweepIdempotency(Timestamp(0))]);
+        // As a job of the same batch does that panics after it.
+        writer.disconnect();
+        assert!(!super::super::wal::path_of(&path).exists(), "it was the last connection");
+        writer.sync(&mut results);
+        assert!(matches!(results.as_slice(), [Ok(Reply::Count(0))]), "{results:?}");
     }
 }
