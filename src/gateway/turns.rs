@@ -153,25 +153,25 @@ impl Gateway {
         turn: TurnId,
         limit: Duration,
     ) -> Result<Option<Finished>, ApiError> {
+        self.snapshot(who, key).await?;
         let lease = self.access.lease(who, Shows::Nothing)?;
         tokio::select! {
             biased;
             reason = lease.ended() => match reason {
-                EndReason::ShuttingDown => Ok(None),
+                // Sessions have stopped before anybody is sent away: the turn's end may be there, not told here yet.
+                EndReason::ShuttingDown => self.ended(key, turn).await,
                 _ => Err(invalid_credentials()),
             },
-            finished = self.wait_for_end(who, key, turn, limit) => finished,
+            finished = self.wait_for_end(key, turn, limit) => finished,
         }
     }
 
     async fn wait_for_end(
         &self,
-        who: &Principal,
         key: &SessionKey,
         turn: TurnId,
         limit: Duration,
     ) -> Result<Option<Finished>, ApiError> {
-        self.snapshot(who, key).await?;
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             let waiter = match self.view(key).await? {
@@ -186,10 +186,8 @@ impl Gateway {
                     Err(_late) => return Ok(None),
                 }
             }
-            let record = self.stored_turn(key, turn).await?;
-            if record.turn.state.is_terminal() {
-                let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
-                return Ok(Some(Finished { turn: record.turn, response: Message::response(&messages) }));
+            if let Some(finished) = self.ended(key, turn).await? {
+                return Ok(Some(finished));
             }
             if tokio::time::Instant::now() >= deadline {
                 return Ok(None);
@@ -197,6 +195,16 @@ impl Gateway {
             // It is not terminal and nobody has it: opening the session settles it or runs it.
             self.find(key, false, true).await?;
         }
+    }
+
+    /// How a turn ended, as it is stored; none while it waits or runs.
+    async fn ended(&self, key: &SessionKey, turn: TurnId) -> Result<Option<Finished>, ApiError> {
+        let record = self.stored_turn(key, turn).await?;
+        if !record.turn.state.is_terminal() {
+            return Ok(None);
+        }
+        let messages = self.deps.store.messages_of_turn(record.conversation, turn).await?;
+        Ok(Some(Finished { turn: record.turn, response: Message::response(&messages) }))
     }
 
     /// A page of turns, each as it is now.
