@@ -104,7 +104,7 @@ impl Target {
     /// SQLite's log, where its writer has to bring it to the disk.
     pub(super) fn wal(&self, progress: Arc<Progress>) -> Option<Wal> {
         match (&self.place, self.durability) {
-            (Place::Sqlite(path), Durability::Full) => Some(Wal::new(wal::path_of(path), progress)),
+            (Place::Sqlite(path), Durability::Full) => Some(Wal::new(path, progress)),
             (Place::Sqlite(_), Durability::Normal) | (Place::Postgres(_), _) => None,
         }
     }

@@ -13,6 +13,12 @@
 //! A sync is about a third cheaper where the file is not made longer by it, so room is kept after the end of the log: zeros,
 //! which are no frames to SQLite. Up to the size at which the log is begun anew anyway, it grows ahead of need, when nothing
 //! else is to do.
+//!
+//! Where a file system writes a file's times with its data, as ext4 without a journal does, a sync that does not find them
+//! changed saves a second write. Linux changes them with the first write in a tick of its clock; but, from 6.13 on, with every
+//! write after somebody has asked for them (<https://docs.kernel.org/filesystems/multigrain-ts.html>), and a read changes
+//! one of them too. So between commits the file is neither asked nor read: how far the log goes is in the index that SQLite
+//! keeps beside it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -40,6 +46,9 @@ pub(super) const CHECKPOINT: u64 = 8000;
 const USUAL_SIZE: u64 = CHECKPOINT * FRAME;
 /// A page in the log, with its header.
 const FRAME: u64 = 4096 + 24;
+/// Where the index of the log has the number of its pages, in the machine's byte order (`mxFrame` in
+/// <https://sqlite.org/walformat.html>).
+const PAGES_AT: u64 = 16;
 
 /// How far commits have come: counted by the writer, waited for by readers. Where nobody counts, as on Postgres, nobody
 /// waits.
@@ -79,15 +88,20 @@ impl Progress {
 pub(super) struct Wal {
     path: PathBuf,
     file: Option<File>,
+    index_path: PathBuf,
+    index: Option<File>,
+    /// How long the file was when it was last looked at; zero when that means nothing any more.
+    length: u64,
     progress: Arc<Progress>,
     /// True after a sync that failed, or whose outcome is not known.
     failed: bool,
 }
 
 impl Wal {
-    /// The log at `path`.
-    pub(super) fn new(path: PathBuf, progress: Arc<Progress>) -> Self {
-        Self { path, file: None, progress, failed: false }
+    /// The log of the database at `path`.
+    pub(super) fn new(path: &Path, progress: Arc<Progress>) -> Self {
+        let (path, index_path) = (path_of(path), named(path, "-shm"));
+        Self { path, file: None, index_path, index: None, length: 0, progress, failed: false }
     }
 
     /// What is committed from now on is not synced until [`Self::sync`]. Called before it can be seen.
@@ -119,37 +133,49 @@ impl Wal {
         }
     }
 
-    /// Whether the room after the end of the log runs short.
-    pub(super) fn wants_room(&self) -> bool {
-        let Some(file) = &self.file else { return false };
-        let Ok(length) = file.metadata().map(|data| data.len()) else { return false };
-        if length >= USUAL_SIZE {
-            return false;
-        }
-        // A frame that was written is somewhere not zero.
-        let mut frame = [0; FRAME as usize];
-        length < STEP
-            || file.read_exact_at(&mut frame, length - STEP / 2).is_err()
-            || frame.iter().any(|byte| *byte != 0)
+    /// Whether the room after the end of the log runs short, as far as is known without asking for the file's length.
+    pub(super) fn wants_room(&mut self) -> bool {
+        let known = self.length;
+        self.end().is_ok_and(|end| is_short(end, known))
     }
 
-    /// Makes room. Nobody else may write meanwhile.
-    pub(super) fn make_room(&self) -> io::Result<()> {
+    /// Where the log ends in its file.
+    fn end(&mut self) -> io::Result<u64> {
+        let index = match &mut self.index {
+            Some(index) => index,
+            none => none.insert(File::open(&self.index_path)?),
+        };
+        let mut pages = [0; 4];
+        index.read_exact_at(&mut pages, PAGES_AT)?;
+        Ok(u64::from(u32::from_ne_bytes(pages)) * FRAME)
+    }
+
+    /// Makes room where it is short. Nobody else may write meanwhile.
+    pub(super) fn make_room(&mut self) -> io::Result<()> {
+        let end = self.end()?;
         let Some(file) = &self.file else { return Ok(()) };
-        let mut length = file.metadata()?.len();
-        let mut room = usize::try_from(STEP - length % STEP).unwrap_or(0);
+        self.length = file.metadata()?.len();
+        if !is_short(end, self.length) {
+            return Ok(());
+        }
+        let mut room = usize::try_from(STEP - self.length % STEP).unwrap_or(0);
         while room > 0 {
             let zeros = ZEROS.get(..room).unwrap_or(&ZEROS);
-            file.write_all_at(zeros, length)?;
+            file.write_all_at(zeros, self.length)?;
             room -= zeros.len();
-            length = file.metadata()?.len();
+            self.length += zeros.len() as u64;
         }
         file.sync_data()
     }
 
-    /// The connection that kept the file there is gone: the next one may make another.
+    /// The connection that kept the files there is gone: the next one may make others.
     pub(super) fn forget(&mut self) {
-        self.file = None;
+        (self.file, self.index, self.length) = (None, None, 0);
+    }
+
+    /// The file may have been made shorter.
+    pub(super) const fn emptied(&mut self) {
+        self.length = 0;
     }
 
     /// Whether everything was synced is not known any more.
@@ -173,15 +199,25 @@ impl Wal {
             return Err(Fault::Busy("the log is being read and cannot be begun anew yet".into()));
         }
         self.failed = false;
+        self.emptied();
         self.progress.all_synced();
         Ok(())
     }
 }
 
+/// Whether a log that ends there runs out of room in a file of that length.
+const fn is_short(end: u64, length: u64) -> bool {
+    length < USUAL_SIZE && end + STEP / 2 > length
+}
+
 /// Where the log of the database at `path` is.
 pub(super) fn path_of(path: &Path) -> PathBuf {
+    named(path, "-wal")
+}
+
+fn named(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
+    name.push(ending);
     name.into()
 }
 
@@ -302,5 +338,14 @@ mod tests {
         for number in 1..=stored {
             assert!(is_there(&found, &number.to_string()).await.unwrap(), "{number} of {stored}");
         }
+        store.empty_log().await.unwrap();
+        store.remember_call(call("after")).await.unwrap();
+        timeout(Duration::from_secs(60), async {
+            while log() != super::STEP {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .expect("a log that was emptied gets room again");
     }
 }

@@ -123,19 +123,24 @@ impl Writer {
             if intake.len() == 0 {
                 self.make_room();
             }
-            if writes.iter().any(|write| matches!(write, Write::EmptyLog))
-                && retention::empty_log(self.connection.as_mut()).is_err()
-            {
-                // Whether its patience was set back is not known.
-                self.disconnect();
+            if writes.iter().any(|write| matches!(write, Write::EmptyLog)) {
+                self.empty_log();
             }
         }
+    }
+
+    fn empty_log(&mut self) {
+        if retention::empty_log(self.connection.as_mut()).is_err() {
+            // Whether its patience was set back is not known.
+            return self.disconnect();
+        }
+        self.wal.iter_mut().for_each(Wal::emptied);
     }
 
     /// Keeps some room after the end of the log, in a transaction, so that nobody else writes there. Where there is none, as on
     /// a full disk, it is done without.
     fn make_room(&mut self) {
-        let (Some(wal), Some(connection)) = (&self.wal, &mut self.connection) else { return };
+        let (Some(wal), Some(connection)) = (&mut self.wal, &mut self.connection) else { return };
         if !wal.wants_room() || connection::begin(connection).is_err() {
             return;
         }
