@@ -114,6 +114,9 @@ pub struct Probe {
     pub reason: Option<String>,
     /// How to log in, where it is there and no credentials of it were seen; they may be where nobody looked. Null otherwise.
     pub login: Option<String>,
+    /// True when the look took too long, so that something is there.
+    #[serde(skip)]
+    pub late: bool,
 }
 
 /// What an agent needs to know to start for a session.

@@ -91,12 +91,15 @@ impl Registry {
         let probes = self.agents.iter().map(|(name, agent)| {
             let processes = Arc::clone(&processes);
             async move {
-                let late =
-                    || Probe { reason: Some(format!("did not answer within {PROBE_LIMIT:?}")), ..Probe::default() };
+                let late = || Probe {
+                    reason: Some(format!("did not answer within {PROBE_LIMIT:?}: look again, or try it by hand")),
+                    late: true,
+                    ..Probe::default()
+                };
                 let probe =
                     tokio::time::timeout(PROBE_LIMIT, agent.probe(processes)).await.unwrap_or_else(|_elapsed| late());
                 if let Some(reason) = &probe.reason {
-                    if self.unconfigured.contains(name) {
+                    if !self.concerns(name, Some(&probe)) {
                         log::debug!(agent:% = name, reason:% = reason; "a known agent is not installed");
                     } else {
                         log::info!(agent:% = name, reason:% = reason; "an agent is not available");
@@ -161,7 +164,7 @@ impl Registry {
     /// Whether somebody could want to hear that an agent is missing: it is configured, or it is there.
     #[must_use]
     pub fn concerns(&self, name: &str, probe: Option<&Probe>) -> bool {
-        !self.unconfigured.contains(name) || probe.is_some_and(|probe| probe.available)
+        !self.unconfigured.contains(name) || probe.is_some_and(|probe| probe.available || probe.late)
     }
 
     /// The entries of `GET /v1/agents`. Another way to drive an agent is listed only where it is found or configured.

@@ -39,6 +39,19 @@ async fn looked_for(server: &TestGateway, id: &str) -> Value {
 }
 
 #[tokio::test]
+async fn a_program_that_is_there_and_does_not_answer_is_told_to_whoever_runs_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), "claude", "");
+    std::fs::write(folder.path().join("claude"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+    let server = server_with(folder.path(), &[]);
+    let claude = looked_for(&server, "claude").await;
+    assert_eq!(claude["available"], false);
+    let ready = server.get("/ready").await.ok(200);
+    assert_eq!(ready["agents"]["claude"], "did not answer within 10s: look again, or try it by hand", "{ready}");
+    assert_eq!(ready["agents"]["codex"], Value::Null, "{ready}");
+}
+
+#[tokio::test]
 async fn what_is_installed_is_found_and_what_is_not_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), "claude", "9.8.7 (Claude Code)");

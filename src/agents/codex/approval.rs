@@ -107,7 +107,7 @@ fn command(params: &Value, tools: &Tools) -> Asked {
         tool: Some(tool.to_owned()),
         summary: what.as_deref().map(shortened),
         questions: Vec::new(),
-        how: How::Decide(decisions(params.get("availableDecisions")), json!({"decision": "decline"})),
+        how: How::Decide(decisions(), json!({"decision": "decline"})),
     }
 }
 
@@ -121,7 +121,7 @@ fn file_change(params: &Value, tools: &Tools) -> Asked {
         tool: Some(card.map_or_else(|| "apply_patch".to_owned(), |card| card.name.clone())),
         summary: root.or(files).as_deref().map(shortened),
         questions: Vec::new(),
-        how: How::Decide(decisions(None), json!({"decision": "decline"})),
+        how: How::Decide(decisions(), json!({"decision": "decline"})),
     }
 }
 
@@ -144,34 +144,17 @@ fn permissions(params: &Value) -> Asked {
     }
 }
 
-/// The decisions that codex offers, in its order, and those that it always takes.
-fn decisions(offered: Option<&Value>) -> Vec<Decision> {
-    use OptionKind::{AllowAlways, AllowOnce, RejectAlways, RejectOnce};
-    let reply = |decision: &Value| json!({"decision": decision});
-    let plain = |id: &str, label: &str, kind| decision(id, label, kind, reply(&id.into()));
-    let mut all = vec![
+/// The decisions that codex takes. Those that it would keep in the rules of its home folder (`…Amendment`) are not among them:
+/// they hold for ever and for everybody whose sessions use that folder.
+fn decisions() -> Vec<Decision> {
+    use OptionKind::{AllowAlways, AllowOnce, RejectOnce};
+    let plain = |id: &str, label: &str, kind| decision(id, label, kind, json!({"decision": id}));
+    vec![
         plain("accept", "Yes, proceed", AllowOnce),
         plain("acceptForSession", "Yes, and don't ask again for this in this session", AllowAlways),
-    ];
-    for offer in offered.and_then(Value::as_array).into_iter().flatten() {
-        let amendment = |kind: &str, field: &str| offer.get(kind)?.get(field);
-        if let Some(rule) = amendment("acceptWithExecpolicyAmendment", "execpolicy_amendment") {
-            let words: Vec<&str> = rule.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let label = format!("Yes, and don't ask again for commands that start with `{}`", words.join(" "));
-            all.push(decision("acceptWithExecpolicyAmendment", label, AllowAlways, reply(offer)));
-        } else if let Some(rule) = amendment("applyNetworkPolicyAmendment", "network_policy_amendment") {
-            let text = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
-            let (action, host) = (text("action"), text("host"));
-            let (kind, label) = match action {
-                "allow" => (AllowAlways, format!("Yes, and always allow {host}")),
-                _ => (RejectAlways, format!("No, and always block {host}")),
-            };
-            all.push(decision(&format!("applyNetworkPolicyAmendment:{action}"), label, kind, reply(offer)));
-        }
-    }
-    all.push(plain("decline", "No, go on without it", RejectOnce));
-    all.push(Decision { ends_turn: true, ..plain("cancel", "No, and stop the turn", RejectOnce) });
-    all
+        plain("decline", "No, go on without it", RejectOnce),
+        Decision { ends_turn: true, ..plain("cancel", "No, and stop the turn", RejectOnce) },
+    ]
 }
 
 fn user_input(params: &Value) -> Request {
@@ -290,39 +273,32 @@ mod tests {
     const COMMAND: &str = "item/commandExecution/requestApproval";
 
     #[test]
-    fn a_command_can_be_decided_in_all_ways_that_codex_has() {
+    fn a_command_is_decided_for_now_or_for_the_session_and_never_for_everybody() {
         let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["touch", "a"]}});
         let params = json!({"itemId": "c", "command": "/bin/bash -lc 'touch a'", "reason": null,
             "availableDecisions": ["accept", amendment, "cancel"]});
         let asked = ask(&mut Pending::default(), COMMAND, params.clone());
         assert_eq!((asked.input_summary.as_deref(), asked.tool.as_deref()), (Some("touch a"), Some("shell")));
         let ids: Vec<&str> = asked.options.iter().map(|option| option.id.as_str()).collect();
-        assert_eq!(ids, ["accept", "acceptForSession", "acceptWithExecpolicyAmendment", "decline", "cancel"]);
-        assert!(asked.options[2].label.contains("`touch a`"));
+        assert_eq!(ids, ["accept", "acceptForSession", "decline", "cancel"]);
         assert_eq!(decide(COMMAND, &params, "accept"), (json!({"decision": "accept"}), false));
-        let amended = decide(COMMAND, &params, "acceptWithExecpolicyAmendment");
-        assert_eq!(amended, (json!({"decision": amendment}), false));
         assert_eq!(decide(COMMAND, &params, "cancel"), (json!({"decision": "cancel"}), true));
-        assert_eq!(decide(COMMAND, &params, "nonsense"), (json!({"decision": "decline"}), false));
+        for id in ["nonsense", "acceptWithExecpolicyAmendment"] {
+            assert_eq!(decide(COMMAND, &params, id), (json!({"decision": "decline"}), false));
+        }
         let reject = asked.options.iter().find(|option| option.kind == OptionKind::RejectOnce);
         assert_eq!(reject.map(|option| option.id.as_str()), Some("decline"));
     }
 
     #[test]
-    fn the_network_has_rules_of_its_own() {
-        let rule = |action| {
-            let rule = json!({"action": action, "host": "example.com"});
-            json!({"applyNetworkPolicyAmendment": {"network_policy_amendment": rule}})
-        };
+    fn the_network_is_asked_for_by_its_host() {
+        let rule = json!({"applyNetworkPolicyAmendment":
+            {"network_policy_amendment": {"action": "allow", "host": "example.com"}}});
         let params = json!({"networkApprovalContext": {"host": "example.com", "protocol": "https"},
-            "availableDecisions": ["accept", rule("allow"), rule("deny")]});
-        let asked = ask(&mut Pending::default(), COMMAND, params.clone());
+            "availableDecisions": ["accept", rule]});
+        let asked = ask(&mut Pending::default(), COMMAND, params);
         assert!(asked.title.contains("example.com") && asked.tool.as_deref() == Some("network"));
-        let kind = |id: &str| asked.options.iter().find(|option| option.id == id).map(|option| option.kind);
-        assert_eq!(kind("applyNetworkPolicyAmendment:allow"), Some(OptionKind::AllowAlways));
-        assert_eq!(kind("applyNetworkPolicyAmendment:deny"), Some(OptionKind::RejectAlways));
-        let denied = decide(COMMAND, &params, "applyNetworkPolicyAmendment:deny");
-        assert_eq!(denied.0, json!({"decision": rule("deny")}));
+        assert_eq!((asked.input_summary.as_deref(), asked.options.len()), (Some("network: example.com"), 4));
     }
 
     #[test]

@@ -48,8 +48,6 @@ impl Asks {
             Some(summary) => format!("{permission}: {summary}"),
             None => permission.to_owned(),
         };
-        let always = Some(list("always")).filter(|always| !always.is_empty());
-        let always = always.map_or_else(|| "Allow always".to_owned(), |always| format!("Allow always: {always}"));
         let option = |id: &str, label: &str, kind| ChoiceOption { id: id.into(), label: label.into(), kind };
         self.0.insert(id.to_owned(), Pending::Permission);
         Some(Ask {
@@ -60,7 +58,7 @@ impl Asks {
             input_summary: summary,
             options: vec![
                 option("once", "Allow once", OptionKind::AllowOnce),
-                option("always", &always, OptionKind::AllowAlways),
+                option("always", "Allow always in this conversation", OptionKind::AllowAlways),
                 option("reject", "Reject", OptionKind::RejectOnce),
             ],
             questions: Vec::new(),
@@ -110,11 +108,11 @@ impl Asks {
 fn reply(ask_id: &str, pending: Pending, answer: &Answer) -> Reply {
     let (path, body, allows) = match pending {
         Pending::Permission => {
-            let reply = match answer {
-                Answer::Option { id } if ["once", "always"].contains(&id.as_str()) => id.as_str(),
-                _ => "reject",
-            };
-            (format!("/permission/{ask_id}/reply"), json!({"reply": reply}), reply != "reject")
+            // Its own "always" holds for everybody who works in the folder, and goes on when the conversation is over: its
+            // server is shared. Ours is the session's rule, so that it hears of this time only.
+            let allows = matches!(answer, Answer::Option { id } if ["once", "always"].contains(&id.as_str()));
+            let reply = if allows { "once" } else { "reject" };
+            (format!("/permission/{ask_id}/reply"), json!({"reply": reply}), allows)
         }
         Pending::Question(ids) => match answer {
             Answer::Answers(answers) => {
@@ -166,10 +164,9 @@ mod tests {
             "metadata": {"command": "ls && rm x"}});
         let ask = asks.permission(&asked, None).unwrap();
         assert_eq!((ask.title.as_str(), ask.tool.as_deref()), ("bash: ls && rm x", Some("bash")));
-        assert_eq!(ask.options[1].label, "Allow always: ls *, rm *");
         assert_eq!(asks.permission(&asked, None), None);
         let reply = asks.answer("per_1", &Answer::Option { id: "always".into() }).unwrap();
-        let expected = Reply { path: "/permission/per_1/reply".into(), body: json!({"reply": "always"}), allows: true };
+        let expected = Reply { path: "/permission/per_1/reply".into(), body: json!({"reply": "once"}), allows: true };
         assert_eq!(reply, expected);
         assert_eq!(asks.answer("per_1", &Answer::Cancelled), None);
         let edit = json!({"id": "per_2", "permission": "edit", "metadata": {"filepath": "/w/a", "diff": "…"}});

@@ -34,12 +34,10 @@ fn option(id: &str) -> Answer {
 
 #[tokio::test]
 async fn decisions_reach_the_agent_in_its_own_words() {
-    let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["touch"]}});
-    let params = json!({"itemId": "c", "command": "touch a", "availableDecisions": ["accept", amendment, "cancel"]});
+    let params = json!({"itemId": "c", "command": "touch a", "availableDecisions": ["accept", "cancel"]});
     for (answer, decision) in [
         (option("accept"), json!("accept")),
         (option("acceptForSession"), json!("acceptForSession")),
-        (option("acceptWithExecpolicyAmendment"), amendment),
         (option("decline"), json!("decline")),
         (Answer::Cancelled, json!("decline")),
     ] {
