@@ -140,7 +140,7 @@ impl Gateway {
         found.ok_or_else(|| ApiError::new(Code::TurnNotFound, "the session has no turn of that id"))
     }
 
-    /// Waits until the turn is over; none when time is up first, or the server stops. Whoever waits may leave: that
+    /// Waits until the turn is over; none when time is up first, or the server stops before it is. Whoever waits may leave: that
     /// cancels nothing.
     ///
     /// # Errors

@@ -409,6 +409,7 @@ mod tests {
         writer.commit(std::slice::from_ref(&call)).remove(0).unwrap();
         assert_eq!(swept(&mut writer), 1);
     }
+
     #[test]
     fn what_was_committed_before_the_connection_went_is_told_as_such() {
         let folder = tempfile::tempdir().unwrap();

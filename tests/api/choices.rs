@@ -105,8 +105,20 @@ async fn allow_always_becomes_a_rule_that_survives() {
     server.restart();
     let again = server.run("k", play(json!({"ask": "permission", "text": "done"}))).await;
     assert_eq!(again["turn"]["state"], "completed");
-    // The rule is this session's.
-    asked(&server, "other", json!({"ask": "permission"})).await;
+    // The rule is this session's, and this conversation's.
+    waits_for_an_answer(&server, "other").await;
+    server.post("/v1/sessions/k/reset", json!({})).await.ok(200);
+    waits_for_an_answer(&server, "k").await;
+    server.kill9();
+    server.restart();
+    waits_for_an_answer(&server, "k").await;
+}
+
+/// Asks for a permission that no rule gives: what a rule answers is told too, and pends at no time.
+async fn waits_for_an_answer(server: &TestGateway, key: &str) {
+    let (_, choice) = asked(server, key, json!({"ask": "permission"})).await;
+    let pending = server.get(&format!("/v1/sessions/{key}/choices")).await.ok(200);
+    assert_eq!(pending["data"], json!([choice]));
 }
 
 #[tokio::test]
