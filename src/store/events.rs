@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use super::{
     EventPage, Store, StoreError,
     codec::{signed, unsigned},
-    connection::{AnyConnection, at_one_moment, each},
+    connection::{AnyConnection, at_one_moment},
     fault::Fault,
     schema::{event_batches, logs},
 };
@@ -16,7 +16,7 @@ use crate::{
 
 /// A row of `event_batches`. JSON holds no raw newline, so one joins the events.
 #[derive(Insertable)]
-#[diesel(table_name = event_batches)]
+#[diesel(table_name = event_batches, treat_none_as_default_value = false)]
 pub(super) struct BatchRow<'a> {
     lane: i32,
     key: &'a str,
@@ -52,12 +52,18 @@ impl<'a> BatchRow<'a> {
     }
 }
 
-/// Appends one batch; gives its position in the feed. The hottest statement, so it goes to the concrete connection.
+/// Appends one batch; gives its position in the feed.
 pub(super) fn insert(connection: &mut AnyConnection, row: &BatchRow<'_>) -> Result<i64, Fault> {
-    let position = event_batches::position;
-    Ok(each!(connection, c => {
-        diesel::insert_into(event_batches::table).values(row).returning(position).get_result::<i64>(c)
-    })?)
+    diesel::define_sql_function!(fn last_insert_rowid() -> diesel::sql_types::BigInt);
+    let insert = diesel::insert_into(event_batches::table).values(row);
+    Ok(match connection {
+        // RETURNING makes SQLite set up a table for what it returns, and a journal, at each call: three times the work.
+        AnyConnection::Sqlite(c) => {
+            insert.execute(c)?;
+            diesel::select(last_insert_rowid()).get_result(c)?
+        }
+        AnyConnection::Postgres(c) => insert.returning(event_batches::position).get_result(c)?,
+    })
 }
 
 #[derive(Queryable, Selectable)]
