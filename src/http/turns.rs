@@ -46,14 +46,19 @@ pub(super) struct Move {
 }
 
 /// What an accepted message answers, on every transport.
+const fn answer(accepted: &Accepted) -> AcceptedTurn<'_> {
+    AcceptedTurn { turn: &accepted.turn, position: accepted.position, steered: accepted.steered }
+}
+
+/// The same, for a transport that puts it into something else.
 pub fn accepted_json(accepted: &Accepted) -> Value {
-    json!(AcceptedTurn { turn: &accepted.turn, position: accepted.position, steered: accepted.steered })
+    json!(answer(accepted))
 }
 
 /// 202 with the turn and where it is.
 pub(super) fn accepted(accepted: &Accepted) -> HttpResponse {
     let turn = &accepted.turn;
-    HttpResponse::Accepted().insert_header((LOCATION, turn_path(&turn.session, turn.id))).json(accepted_json(accepted))
+    HttpResponse::Accepted().insert_header((LOCATION, turn_path(&turn.session, turn.id))).json(answer(accepted))
 }
 
 /// `GET …/turns`

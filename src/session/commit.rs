@@ -15,6 +15,7 @@ use super::{
     draft::{Draft, Effect},
     lane::Input,
     messages::Fate,
+    outbox::Latest,
     state::State,
 };
 use crate::{
@@ -130,8 +131,8 @@ impl SessionActor {
             && count > 0
             && let Some(state) = &self.state
         {
-            let frame = Control::State { snapshot: Box::new(state.snapshot(count)) }.encode(&self.key, None);
-            self.subscribers.set_state(&frame);
+            let state = Control::State { snapshot: Box::new(state.snapshot(count)) };
+            self.subscribers.set_state(&Latest::new(self.key.clone(), state));
         }
         self.after_commit(ctx);
     }

@@ -9,7 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -17,8 +17,12 @@ use bytestring::ByteString;
 use tokio::sync::Notify;
 
 use crate::{
+    ids::SessionKey,
     metrics,
-    protocol::frame::{Batch, EndReason},
+    protocol::{
+        Control,
+        frame::{Batch, EndReason},
+    },
 };
 
 /// Shared by the session (which pushes) and one subscriber (which takes).
@@ -53,7 +57,7 @@ struct Inner {
     items: VecDeque<Waiting>,
     bytes: Bytes,
     /// The latest `session.state`; the latest wins, so it takes no place in line.
-    state: Option<ByteString>,
+    state: Option<Arc<Latest>>,
     /// When the oldest thing that waits was pushed.
     since: Option<Instant>,
     lagging: bool,
@@ -69,11 +73,35 @@ pub enum Waiting {
     Control(&'static str, ByteString),
 }
 
+/// A `session.state`, encoded when the first subscriber takes it: many give way to a later one before that.
+#[derive(Debug)]
+pub struct Latest {
+    key: SessionKey,
+    state: Control,
+    frame: OnceLock<ByteString>,
+}
+
+impl Latest {
+    /// How the session of that key is now.
+    #[must_use]
+    pub fn new(key: SessionKey, state: Control) -> Arc<Self> {
+        Arc::new(Self { key, state, frame: OnceLock::new() })
+    }
+
+    /// Its JSON.
+    #[must_use]
+    pub fn frame(&self) -> ByteString {
+        self.frame.get_or_init(|| self.state.encode(&self.key, None)).clone()
+    }
+}
+
 /// What a subscriber gets.
 #[derive(Debug)]
 pub enum Taken {
     /// The next thing.
     Item(Waiting),
+    /// How the session is now; nothing else waits.
+    State(Arc<Latest>),
     /// It fell behind: it must read on from the store and join again.
     Lagging,
     /// The stream is over.
@@ -109,12 +137,12 @@ impl Outbox {
     }
 
     /// Sets the latest `session.state`.
-    pub fn set_state(&self, frame: ByteString) {
+    pub fn set_state(&self, state: Arc<Latest>) {
         let mut inner = self.lock();
         if inner.lagging || inner.end.is_some() {
             return;
         }
-        inner.state = Some(frame);
+        inner.state = Some(state);
         drop(inner);
         self.ready.notify_one();
     }
@@ -167,7 +195,7 @@ impl Outbox {
             return Some(Taken::Lagging);
         }
         inner.since = None;
-        inner.state.take().map(|frame| Taken::Item(Waiting::Control("session.state", frame)))
+        inner.state.take().map(Taken::State)
     }
 
     /// Waits for the next thing. Cancel safe.
@@ -213,13 +241,13 @@ mod tests {
     #[test]
     fn what_waits_comes_before_the_latest_state_and_before_the_end() {
         let (outbox, now) = (Outbox::default(), Instant::now());
-        outbox.set_state("old".into());
-        outbox.set_state("new".into());
+        let state = |cursor: &str| Latest::new("key".parse().unwrap(), Control::Cursor { cursor: cursor.into() });
+        outbox.set_state(state("old"));
+        outbox.set_state(state("new"));
         outbox.push(control("1"), 1, 10, now);
         assert!(matches!(outbox.try_take(), Some(Taken::Item(Waiting::Control("ping", _)))));
-        assert!(
-            matches!(outbox.try_take(), Some(Taken::Item(Waiting::Control("session.state", frame))) if frame == "new")
-        );
+        assert!(matches!(outbox.try_take(), Some(Taken::State(state)) if state.frame().contains("new")));
+        assert!(outbox.try_take().is_none(), "the old one gave way");
         outbox.push(control("2"), 1, 10, now);
         outbox.end(EndReason::ShuttingDown, false);
         assert!(matches!(outbox.try_take(), Some(Taken::Item(_))));

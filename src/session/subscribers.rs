@@ -9,7 +9,7 @@ use std::{
 
 use bytestring::ByteString;
 
-use super::outbox::{Outbox, Waiting};
+use super::outbox::{Latest, Outbox, Waiting};
 use crate::protocol::frame::{Batch, EndReason};
 
 /// Who follows a session.
@@ -79,8 +79,8 @@ impl Subscribers {
     }
 
     /// Hands the latest snapshot to all that are live.
-    pub fn set_state(&self, frame: &ByteString) {
-        self.entries.iter().filter(|entry| entry.live).for_each(|entry| entry.outbox.set_state(frame.clone()));
+    pub fn set_state(&self, state: &Arc<Latest>) {
+        self.entries.iter().filter(|entry| entry.live).for_each(|entry| entry.outbox.set_state(Arc::clone(state)));
     }
 
     /// True when somebody wants the agent's own messages.

@@ -136,6 +136,11 @@ impl Subscription {
                             self.ready.push_back(Item::Control(kind, frame));
                         }
                     }
+                    Taken::State(state) => {
+                        if self.wants_control("session.state") {
+                            self.ready.push_back(Item::Control("session.state", state.frame()));
+                        }
+                    }
                     Taken::Lagging => {
                         if let Some(metrics) = metrics::get() {
                             metrics.lags.with_label_values(&["session"]).inc();
