@@ -112,29 +112,41 @@ impl SessionActor {
         if !commit.batch.frames().is_empty() {
             self.subscribers.publish(&commit.batch, self.deps.config().stream.max_lag_bytes.bytes(), now);
         }
-        let count = self.subscribers.len();
-        for (reply, done) in commit.replies {
-            match done {
-                Done::Later => self.enders.push(reply),
-                Done::Snapshot(_) => {
-                    let done = self.state.as_ref().map(|state| Done::Snapshot(Box::new(state.snapshot(count))));
-                    drop(reply.send(done.ok_or_else(super::turns::no_session)));
-                }
-                done => drop(reply.send(Ok(done))),
-            }
-        }
+        let (at_the_end, replies): (Vec<_>, Vec<_>) =
+            commit.replies.into_iter().partition(|(_, done)| matches!(done, Done::Later));
+        self.enders.extend(at_the_end.into_iter().map(|(reply, _)| reply));
         let effects = std::mem::take(&mut commit.draft.effects);
         for effect in effects {
             self.perform(effect, ctx);
         }
-        if commit.draft.visible
-            && count > 0
-            && let Some(state) = &self.state
-        {
+        // What the agent said meanwhile goes to the store before those are woken who only want to know that it is stored.
+        self.after_commit(ctx);
+        self.answer(replies);
+        if commit.draft.visible {
+            self.show_state();
+        }
+    }
+
+    fn answer(&self, replies: Vec<(oneshot::Sender<Result<Done, ApiError>>, Done)>) {
+        for (reply, done) in replies {
+            let done = match (done, &self.state) {
+                (Done::Snapshot(_), Some(state)) => {
+                    Ok(Done::Snapshot(Box::new(state.snapshot(self.subscribers.len()))))
+                }
+                (Done::Snapshot(_), None) => Err(super::turns::no_session()),
+                (done, _) => Ok(done),
+            };
+            // Whoever asked may have given up.
+            drop(reply.send(done));
+        }
+    }
+
+    fn show_state(&self) {
+        let count = self.subscribers.len();
+        if let Some(state) = self.state.as_ref().filter(|_| count > 0) {
             let state = Control::State { snapshot: Box::new(state.snapshot(count)) };
             self.subscribers.set_state(&Latest::new(self.key.clone(), state));
         }
-        self.after_commit(ctx);
     }
 
     /// Ends the streams of those who may not see the session any more, before they are shown what the commit says.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use diesel::{RunQueryDsl as _, prelude::*, sql_query};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     StoreError, budgets,
@@ -104,12 +104,7 @@ impl Writer {
                 waiting.push((reply, written));
             }
             let mut results = self.commit(&writes);
-            for ((_, written), result) in waiting.iter_mut().zip(&results) {
-                if let (Some(written), Ok(Reply::Appended(..))) = (written.take(), result) {
-                    // Who no longer waits does not want to know.
-                    let _ = written.send(());
-                }
-            }
+            tell_written(&mut waiting, &results);
             self.sync(&mut results);
             if let Some(metrics) = metrics::get() {
                 metrics.store_commit.observe(begun.elapsed().as_secs_f64());
@@ -358,6 +353,24 @@ impl Writer {
             std::thread::sleep(Duration::from_millis(100));
         }
         None
+    }
+}
+
+/// Who waits for a job: for its outcome, and to know that it is written.
+type Waiting = (oneshot::Sender<Result<Reply, StoreError>>, Option<oneshot::Sender<()>>);
+
+/// Tells those who want to know that an append is written, before it is synced.
+fn tell_written(waiting: &mut [Waiting], results: &[Result<Reply, StoreError>]) {
+    let mut told = false;
+    for ((_, written), result) in waiting.iter_mut().zip(results) {
+        if let (Some(written), Ok(Reply::Appended(..))) = (written.take(), result) {
+            // Who no longer waits does not want to know.
+            told |= written.send(()).is_ok();
+        }
+    }
+    if told {
+        // Often they are woken on this very core, where they would wait until the sync is under way.
+        std::thread::yield_now();
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Host {
     /// False until `Opened` was sent; events before it wait in `early`.
     opened: bool,
     early: Vec<AgentEvent>,
+    /// True until the agent tells something of its turn.
+    silent: bool,
     /// Lines that were no messages.
     noise: u32,
 }
@@ -67,7 +69,7 @@ impl Host {
     /// Talks to the session through this channel.
     #[must_use]
     pub fn new(events: mpsc::Sender<AgentEvent>, killed: CancellationToken) -> Self {
-        Self { events, killed, opened: false, early: Vec::new(), noise: 0 }
+        Self { events, killed, opened: false, early: Vec::new(), silent: true, noise: 0 }
     }
 
     /// True once `Opened` was sent.
@@ -88,11 +90,17 @@ impl Host {
             }
             return Ok(());
         }
+        let first = std::mem::replace(&mut self.silent, matches!(event, AgentEvent::Ended(_)));
         tokio::select! {
             biased;
-            () = self.killed.cancelled() => Err(Stop::Killed),
-            sent = self.events.send(event) => sent.map_err(|_closed| Stop::Killed),
+            () = self.killed.cancelled() => return Err(Stop::Killed),
+            sent = self.events.send(event) => sent.map_err(|_closed| Stop::Killed)?,
         }
+        if first {
+            // The session works on the same thread, and somebody waits for the first token: it has it before more is read.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// [`Host::emit`] for each.
