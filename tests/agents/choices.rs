@@ -71,6 +71,20 @@ async fn nobody_answering_is_a_refusal_and_the_turn_goes_on() {
 }
 
 #[tokio::test]
+async fn a_rejected_call_is_over_before_the_agent_goes_on() {
+    let (mut client, _) = Fake::new(json!({})).open().await;
+    client.script(json!([ask(json!(1))])).await;
+    let asked = client.asked().await;
+    let answer = option(&asked, OptionKind::RejectOnce);
+    client.send(AgentCommand::Answer { ask_id: asked.ask_id, answer }).await;
+    let (events, _) = client.turn().await;
+    let over = AgentEvent::ToolFinished { call_id: "c".into(), output: "rejected".into(), is_error: true };
+    assert_eq!(events.first(), Some(&over));
+    assert_eq!(text(&events), r#"{"outcome":"selected","optionId":"p3"}"#);
+    client.close().await;
+}
+
+#[tokio::test]
 async fn an_agent_that_ends_its_turn_over_a_refusal_has_completed_it() {
     let (mut client, _) = Fake::new(json!({})).open().await;
     client.script(json!([ask(json!(1)), {"result": {"stopReason": "cancelled"}}])).await;

@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, time::sleep_until};
 use super::{
     chunk::Chunk,
     content::Accepts,
-    permission::{Pending, cancelled},
+    permission::{Answered, Pending, cancelled},
     profile::Profile,
     turn::{Applied, Turn},
     updates::Conversation,
@@ -131,7 +131,10 @@ impl Driver {
                 None => Err(Stop::Killed),
             },
             input = self.connection.next_unless(piece) => match input {
-                Ok(Chunk { kind, text }) => self.emit(AgentEvent::Delta { kind, text }).await,
+                Ok(Chunk { kind, text }) => {
+                    self.end_rejected().await?;
+                    self.emit(AgentEvent::Delta { kind, text }).await
+                }
                 Err(input) => self.input(input).await,
             },
         }
@@ -267,7 +270,7 @@ impl Driver {
             "$/cancel_request" => {
                 let id = params.get("requestId").unwrap_or(&Value::Null);
                 let Some(ask_id) = self.pending.by_request(id) else { return Ok(()) };
-                if let Some((_, reply, _)) = self.pending.answer(&ask_id, &Answer::Cancelled) {
+                if let Some(Answered { reply, .. }) = self.pending.answer(&ask_id, &Answer::Cancelled) {
                     self.connection.reply(id, &reply);
                 }
                 self.emit(AgentEvent::ChoiceWithdrawn { ask_id }).await

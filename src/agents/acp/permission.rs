@@ -25,15 +25,26 @@ pub(super) struct Pending {
 
 #[derive(Debug)]
 enum Asked {
-    Permission(Vec<ChoiceOption>),
+    /// The options, and the call that waits for it.
+    Permission(Vec<ChoiceOption>, String),
     Question(Form),
+}
+
+/// What an answer comes to.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answered {
+    /// The id of the request.
+    pub(super) request: Value,
+    pub(super) reply: Value,
+    /// The call that is not to happen, empty where none was named; none when it may, or when nothing was to be allowed.
+    pub(super) rejected: Option<String>,
 }
 
 impl Asked {
     /// The reply that takes it back.
     fn cancelled(&self) -> Value {
         match self {
-            Self::Permission(_) => cancelled(),
+            Self::Permission(..) => cancelled(),
             Self::Question(form) => form.cancelled(),
         }
     }
@@ -63,7 +74,7 @@ impl Pending {
             return Ok(Ask { tool, ..self.question(instance, id, title, questions, form) });
         }
         Ok(Ask {
-            ask_id: self.wait(instance, id, Asked::Permission(options.clone())),
+            ask_id: self.wait(instance, id, Asked::Permission(options.clone(), call_id.to_owned())),
             kind: ChoiceKind::Permission,
             title,
             tool,
@@ -100,20 +111,24 @@ impl Pending {
         ask_id
     }
 
-    /// Takes a choice out: the id of its request, the reply, and whether that allows. None when nobody waits for it.
-    pub(super) fn answer(&mut self, ask_id: &str, answer: &Answer) -> Option<(Value, Value, bool)> {
-        let (id, asked) = self.asks.remove(ask_id)?;
-        let chosen = match (answer, &asked) {
-            (Answer::Option { id }, Asked::Permission(options)) => {
-                options.iter().find(|option| option.id == *id).map(|option| {
-                    (json!({"outcome": {"outcome": "selected", "optionId": option.id}}), option.kind.allows())
-                })
+    /// Takes a choice out. None when nobody waits for it.
+    pub(super) fn answer(&mut self, ask_id: &str, answer: &Answer) -> Option<Answered> {
+        let (request, asked) = self.asks.remove(ask_id)?;
+        let (reply, rejected) = match (answer, asked) {
+            (Answer::Answers(answers), Asked::Question(form)) => (form.reply(answers), None),
+            (Answer::Option { id }, Asked::Permission(options, call)) => {
+                match options.iter().find(|option| option.id == *id) {
+                    Some(option) => {
+                        let reply = json!({"outcome": {"outcome": "selected", "optionId": option.id}});
+                        (reply, (!option.kind.allows()).then_some(call))
+                    }
+                    None => (cancelled(), Some(call)),
+                }
             }
-            (Answer::Answers(answers), Asked::Question(form)) => Some((form.reply(answers), true)),
-            _ => None,
+            (_, Asked::Permission(_, call)) => (cancelled(), Some(call)),
+            (_, Asked::Question(form)) => (form.cancelled(), Some(String::new())),
         };
-        let (reply, allows) = chosen.unwrap_or_else(|| (asked.cancelled(), false));
-        Some((id, reply, allows))
+        Some(Answered { request, reply, rejected })
     }
 
     /// Takes all choices out: ask ids, ids of requests, and the replies that take them back.
@@ -165,11 +180,15 @@ mod tests {
         let again = pending.ask("i", json!("7-a"), &params, &tools).unwrap();
         assert_ne!(ask.ask_id, again.ask_id);
         let no = Answer::Option { id: "n".into() };
+        let answered = |reply| Answered { request: json!("7-a"), reply, rejected: Some("c".into()) };
         let reply = json!({"outcome": {"outcome": "selected", "optionId": "n"}});
-        assert_eq!(pending.answer(&ask.ask_id, &no), Some((json!("7-a"), reply, false)));
+        assert_eq!(pending.answer(&ask.ask_id, &no), Some(answered(reply)));
         assert_eq!(pending.answer(&ask.ask_id, &no), None);
         let unknown = Answer::Option { id: "zzz".into() };
-        assert_eq!(pending.answer(&again.ask_id, &unknown), Some((json!("7-a"), cancelled(), false)));
+        assert_eq!(pending.answer(&again.ask_id, &unknown), Some(answered(cancelled())));
+        let yes = Answer::Option { id: "a".into() };
+        let third = pending.ask("i", json!(8), &params, &tools).unwrap();
+        assert_eq!(pending.answer(&third.ask_id, &yes).unwrap().rejected, None);
         assert_eq!(pending.ask("i", json!(1), &json!({"options": []}), &tools), Err(json!(1)));
     }
 }

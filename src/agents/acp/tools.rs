@@ -26,12 +26,33 @@ struct Call {
     status: ToolStatus,
     output: Value,
     finished: bool,
+    /// True once its permission was refused.
+    rejected: bool,
 }
 
 impl Tools {
     /// Forgets all calls: a turn is over.
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// A call is not to happen.
+    pub(super) fn reject(&mut self, call_id: &str) {
+        if let Some(call) = self.0.get_mut(call_id) {
+            call.rejected = true;
+        }
+    }
+
+    /// Ends the calls that were rejected and of which the agent has said nothing since: it goes on without them, and not
+    /// every agent says so.
+    pub(super) fn end_rejected(&mut self) -> Vec<AgentEvent> {
+        let open = self.0.values_mut().filter(|call| call.rejected && !call.finished);
+        open.map(|call| {
+            call.finished = true;
+            let (call_id, output) = (call.card.call_id.clone(), "rejected".into());
+            AgentEvent::ToolFinished { call_id, output, is_error: true }
+        })
+        .collect()
     }
 
     /// What is known of a call.
@@ -87,6 +108,7 @@ impl Tools {
             status: ToolStatus::Pending,
             output: Value::Null,
             finished: false,
+            rejected: false,
         });
         if call.finished {
             return Vec::new();
@@ -222,6 +244,25 @@ mod tests {
             tools.update(&json!({"toolCallId": "c", "status": "completed"})),
             [finished(json!("partial"), false)]
         );
+    }
+
+    #[test]
+    fn a_rejected_call_ends_once_in_the_agents_words_where_it_has_some() {
+        let mut tools = Tools::default();
+        for id in ["told", "silent", "allowed"] {
+            tools.update(&json!({"toolCallId": id, "title": "t"}));
+        }
+        tools.reject("told");
+        tools.reject("silent");
+        tools.reject("never announced");
+        let told = tools.update(&json!({"toolCallId": "told", "status": "failed", "rawOutput": "the user said no"}));
+        assert_eq!(
+            told,
+            [AgentEvent::ToolFinished { call_id: "told".into(), output: "the user said no".into(), is_error: true }]
+        );
+        let over = AgentEvent::ToolFinished { call_id: "silent".into(), output: "rejected".into(), is_error: true };
+        assert_eq!(tools.end_rejected(), [over]);
+        assert_eq!(tools.end_rejected(), []);
     }
 
     #[test]

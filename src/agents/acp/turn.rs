@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     content,
     driver::{CallError, Driver},
+    permission::Answered,
     profile::Profile,
     settings::Setting,
 };
@@ -168,14 +169,15 @@ impl Driver {
 
     /// Passes an answer on. One that comes too late is dropped: the question is settled.
     pub(super) async fn answer(&mut self, ask_id: &str, answer: &Answer) -> Result<(), Stop> {
-        let Some((id, reply, allows)) = self.pending.answer(ask_id, answer) else {
+        let Some(Answered { request, reply, rejected }) = self.pending.answer(ask_id, answer) else {
             log::debug!(ask_id; "answer to a question that nobody asks any more");
             return Ok(());
         };
-        if let (Some(turn), false) = (&mut self.turn, allows) {
+        if let (Some(turn), Some(call_id)) = (&mut self.turn, rejected) {
             turn.rejected = true;
+            self.conversation.tools.reject(&call_id);
         }
-        self.connection.reply(&id, &reply);
+        self.connection.reply(&request, &reply);
         Ok(())
     }
 
@@ -201,10 +203,20 @@ impl Driver {
         Ok(())
     }
 
+    /// The agent goes on: what was rejected is over.
+    pub(super) async fn end_rejected(&mut self) -> Result<(), Stop> {
+        if !self.turn.as_ref().is_some_and(|turn| turn.rejected) {
+            return Ok(());
+        }
+        let ended = self.conversation.tools.end_rejected();
+        self.emit_all(ended).await
+    }
+
     /// The agent has answered the prompt.
     pub(super) async fn end_turn(&mut self, result: Result<Value, RpcError>) -> Result<(), Stop> {
         // While `turn` is set the end is owed; it is taken only right before the end is sent.
         self.withdraw().await?;
+        self.end_rejected().await?;
         let usage = self.conversation.meter.finish(result.as_ref().unwrap_or(&Value::Null));
         if let Some(usage) = usage {
             self.emit(AgentEvent::Usage(usage)).await?;
