@@ -123,6 +123,8 @@ async fn allowed(rig: Rig) {
 async fn rejected(rig: Rig) {
     let (rig, events, outcome) = answers(rig, OptionKind::RejectOnce).await;
     assert!(!rig.made(), "done although it was refused: {events:?}");
+    let over = |event: &AgentEvent| matches!(event, AgentEvent::ToolFinished { is_error: true, .. });
+    assert!(events.iter().any(over), "the call is left open: {events:?}");
     let reason = match rig.real {
         Real::CodexAcp => Some("rejected".to_owned()),
         _ => None,
