@@ -27,7 +27,10 @@ fn file(server: &TestGateway) -> PathBuf {
 }
 
 fn open(server: &TestGateway) -> SqliteConnection {
-    SqliteConnection::establish(file(server).to_str().unwrap()).unwrap()
+    let mut connection = SqliteConnection::establish(file(server).to_str().unwrap()).unwrap();
+    // The writer may still keep room after its log.
+    connection.batch_execute("PRAGMA busy_timeout = 60000").unwrap();
+    connection
 }
 
 /// Writes over pages of the file, from `from` to its end.
