@@ -57,7 +57,7 @@ pub(super) fn insert(connection: &mut AnyConnection, row: &BatchRow<'_>) -> Resu
     diesel::define_sql_function!(fn last_insert_rowid() -> diesel::sql_types::BigInt);
     let insert = diesel::insert_into(event_batches::table).values(row);
     Ok(match connection {
-        // RETURNING makes SQLite set up a table for what it returns, and a journal, at each call: three times the work.
+        // With RETURNING, SQLite sets up a table for what it returns, and a journal, at each call.
         AnyConnection::Sqlite(c) => {
             insert.execute(c)?;
             diesel::select(last_insert_rowid()).get_result(c)?

@@ -36,8 +36,9 @@ pub(super) struct Answered {
     /// The id of the request.
     pub(super) request: Value,
     pub(super) reply: Value,
-    /// The call that is not to happen, empty where none was named; none when it may, or when nothing was to be allowed.
-    pub(super) rejected: Option<String>,
+    pub(super) allows: bool,
+    /// The call that waited for it; none where it was a question.
+    pub(super) call_id: Option<String>,
 }
 
 impl Asked {
@@ -114,21 +115,21 @@ impl Pending {
     /// Takes a choice out. None when nobody waits for it.
     pub(super) fn answer(&mut self, ask_id: &str, answer: &Answer) -> Option<Answered> {
         let (request, asked) = self.asks.remove(ask_id)?;
-        let (reply, rejected) = match (answer, asked) {
-            (Answer::Answers(answers), Asked::Question(form)) => (form.reply(answers), None),
-            (Answer::Option { id }, Asked::Permission(options, call)) => {
-                match options.iter().find(|option| option.id == *id) {
-                    Some(option) => {
-                        let reply = json!({"outcome": {"outcome": "selected", "optionId": option.id}});
-                        (reply, (!option.kind.allows()).then_some(call))
-                    }
-                    None => (cancelled(), Some(call)),
-                }
+        let chosen = match (answer, &asked) {
+            (Answer::Option { id }, Asked::Permission(options, _)) => {
+                options.iter().find(|option| option.id == *id).map(|option| {
+                    (json!({"outcome": {"outcome": "selected", "optionId": option.id}}), option.kind.allows())
+                })
             }
-            (_, Asked::Permission(_, call)) => (cancelled(), Some(call)),
-            (_, Asked::Question(form)) => (form.cancelled(), Some(String::new())),
+            (Answer::Answers(answers), Asked::Question(form)) => Some((form.reply(answers), true)),
+            _ => None,
         };
-        Some(Answered { request, reply, rejected })
+        let (reply, allows) = chosen.unwrap_or_else(|| (asked.cancelled(), false));
+        let call_id = match asked {
+            Asked::Permission(_, call_id) => Some(call_id),
+            Asked::Question(_) => None,
+        };
+        Some(Answered { request, reply, allows, call_id })
     }
 
     /// Takes all choices out: ask ids, ids of requests, and the replies that take them back.
@@ -180,7 +181,7 @@ mod tests {
         let again = pending.ask("i", json!("7-a"), &params, &tools).unwrap();
         assert_ne!(ask.ask_id, again.ask_id);
         let no = Answer::Option { id: "n".into() };
-        let answered = |reply| Answered { request: json!("7-a"), reply, rejected: Some("c".into()) };
+        let answered = |reply| Answered { request: json!("7-a"), reply, allows: false, call_id: Some("c".into()) };
         let reply = json!({"outcome": {"outcome": "selected", "optionId": "n"}});
         assert_eq!(pending.answer(&ask.ask_id, &no), Some(answered(reply)));
         assert_eq!(pending.answer(&ask.ask_id, &no), None);
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!(pending.answer(&again.ask_id, &unknown), Some(answered(cancelled())));
         let yes = Answer::Option { id: "a".into() };
         let third = pending.ask("i", json!(8), &params, &tools).unwrap();
-        assert_eq!(pending.answer(&third.ask_id, &yes).unwrap().rejected, None);
+        assert!(pending.answer(&third.ask_id, &yes).unwrap().allows);
         assert_eq!(pending.ask("i", json!(1), &json!({"options": []}), &tools), Err(json!(1)));
     }
 }

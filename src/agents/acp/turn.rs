@@ -169,13 +169,13 @@ impl Driver {
 
     /// Passes an answer on. One that comes too late is dropped: the question is settled.
     pub(super) async fn answer(&mut self, ask_id: &str, answer: &Answer) -> Result<(), Stop> {
-        let Some(Answered { request, reply, rejected }) = self.pending.answer(ask_id, answer) else {
+        let Some(Answered { request, reply, allows, call_id }) = self.pending.answer(ask_id, answer) else {
             log::debug!(ask_id; "answer to a question that nobody asks any more");
             return Ok(());
         };
-        if let (Some(turn), Some(call_id)) = (&mut self.turn, rejected) {
+        if let (Some(turn), false) = (&mut self.turn, allows) {
             turn.rejected = true;
-            self.conversation.tools.reject(&call_id);
+            call_id.iter().for_each(|call_id| self.conversation.tools.reject(call_id));
         }
         self.connection.reply(&request, &reply);
         Ok(())
