@@ -77,11 +77,21 @@ impl Pool {
                 Arc::clone(&self.places).acquire_owned().await?
             }
         };
+        Ok(self.seat(place, owner))
+    }
+
+    /// A place, if one is free and nobody waits for it. Nobody is asked to let go for it.
+    #[must_use]
+    pub fn take(&self, owner: Option<Recipient<ReleaseAgent>>) -> Option<Lease> {
+        Some(self.seat(Arc::clone(&self.places).try_acquire_owned().ok()?, owner))
+    }
+
+    fn seat(&self, place: OwnedSemaphorePermit, owner: Option<Recipient<ReleaseAgent>>) -> Lease {
         let mut seats = self.seats();
         let seat = seats.next;
         seats.next += 1;
         seats.taken.insert(seat, Seat { owner, idle_since: None, asked: false });
-        Ok(Lease { pool: self.clone(), seat, _place: place })
+        Lease { pool: self.clone(), seat, _place: place }
     }
 
     /// Agent processes that have a place now.

@@ -23,6 +23,7 @@ pub const MUTABLE: &[&str] = &[
     "events.keep_deltas",
     "log.level",
     "pool.idle_timeout",
+    "pool.prewarm",
     "retention.interval",
     "session.call_timeout",
     "session.default_agent",

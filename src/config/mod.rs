@@ -349,6 +349,8 @@ pub struct PoolConfig {
     pub max_wait: Duration,
     /// How long a warm agent is kept after its last turn.
     pub idle_timeout: Duration,
+    /// Whether a session's agent is started as soon as somebody follows the session, ahead of the next message.
+    pub prewarm: bool,
 }
 
 impl Default for PoolConfig {
@@ -359,6 +361,7 @@ impl Default for PoolConfig {
             max_memory: None,
             max_wait: Duration::mins(30),
             idle_timeout: Duration::mins(10),
+            prewarm: false,
         }
     }
 }

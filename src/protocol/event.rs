@@ -89,9 +89,9 @@ pub enum EventBody {
         agent: String,
         /// The model, where known.
         model: Option<String>,
-        /// True when the agent had to be started for it.
+        /// True when the turn had to wait for a start of its agent.
         cold_start: bool,
-        /// How a cold agent got the conversation: `native`, `replayed` or `new`; null while warm.
+        /// How the agent got the conversation: `native`, `replayed` or `new`; null for one that has had a turn already.
         resumed: Option<Resumed>,
     },
     /// The text of a queued turn was changed.

@@ -361,6 +361,9 @@ impl Handler<Join> for SessionActor {
         let id = known.unwrap_or_else(|| self.subscribers.add(join.outbox, join.raw));
         let behind = join.after.map_or(0, |after| self.last_seq.saturating_sub(after));
         let live = behind <= join.near && self.subscribers.go_live(id);
+        if join.hello {
+            self.prewarm(ctx);
+        }
         let count = self.subscribers.len();
         self.refresh_budget();
         let snapshot = self.state.as_ref().filter(|_| join.hello).map(|state| Box::new(state.snapshot(count)));

@@ -5,6 +5,8 @@
 
 mod calls;
 mod clocks;
+mod hearing;
+mod prewarm;
 
 use std::{
     collections::VecDeque,
@@ -26,8 +28,6 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Events that are taken from an agent at once.
-const HEARD_AT_ONCE: usize = 128;
 /// How long after a kill the end of the event channel is waited for, beyond the grace of the kill itself.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,6 +42,8 @@ pub(super) struct Backend {
     acquiring: Option<SpawnHandle>,
     /// Fires when the oldest question runs out of time.
     choice_timer: Option<(SpawnHandle, Timestamp)>,
+    /// True after an agent that was started ahead of a turn went without being ready, until one is.
+    prewarm_failed: bool,
     /// True while a look at the budget is due, for turns that wait at it.
     looking_at_budget: bool,
     pub(super) calls: Calls,
@@ -59,6 +61,8 @@ struct Slot {
     sending: bool,
     kill: KillOnDrop,
     opened: bool,
+    /// True while it was started ahead of a turn and has had none.
+    prewarmed: bool,
     /// True once it has said that it goes.
     leaving: bool,
     /// True once it has said how its last turn, or its start, has ended: its own end is no news then, and another agent
@@ -107,7 +111,7 @@ impl SessionActor {
             Effect::KillAgent => self.kill_agent(ctx),
             Effect::CloseAgent => self.close_agent(),
             Effect::Answer(ask_id, answer) => self.tell(AgentCommand::Answer { ask_id, answer }, ctx),
-            Effect::TurnOver => self.turn_over(ctx),
+            Effect::AgentRests => self.agent_rests(ctx),
             Effect::Finished(finished) => {
                 for waiter in self.waiters.remove(&finished.turn.id).into_iter().flatten() {
                     drop(waiter.send((*finished).clone()));
@@ -163,6 +167,9 @@ impl SessionActor {
 
     /// Starts an agent once there is a place for it.
     fn open_agent(&mut self, agent: String, ctx: &mut Context<Self>) {
+        if self.take_prewarmed(&agent, ctx) {
+            return;
+        }
         self.close_agent();
         if self.deps.registry.capabilities(&agent).is_some_and(|agent| agent.shared) {
             return self.start_agent(&agent, None, ctx);
@@ -222,6 +229,7 @@ impl SessionActor {
             sending: false,
             kill,
             opened: false,
+            prewarmed: false,
             leaving: false,
             over: false,
             dying: false,
@@ -238,118 +246,6 @@ impl SessionActor {
         self.watch_stall(ctx);
     }
 
-    /// Takes what the agent says, one batch after the other. The place in the pool is held until the agent is gone.
-    fn listen(
-        &self,
-        generation: u64,
-        mut events: mpsc::Receiver<AgentEvent>,
-        lease: Option<Arc<Lease>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let take = async move {
-            let mut batch = Vec::new();
-            events.recv_many(&mut batch, HEARD_AT_ONCE).await;
-            (events, batch)
-        };
-        beside(ctx, take, move |actor, (events, batch), ctx| {
-            let slot = actor.backend.slot.as_ref().filter(|slot| slot.generation == generation);
-            let (current, over) = (slot.is_some(), slot.is_some_and(|slot| slot.over));
-            if batch.is_empty() {
-                drop(lease);
-                if current {
-                    actor.backend.slot = None;
-                }
-                if current && !over {
-                    actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
-                }
-            } else if current {
-                actor.hear(batch, ctx);
-                actor.park_or_listen(events, lease, ctx);
-            } else {
-                actor.listen(generation, events, lease, ctx);
-            }
-        });
-    }
-
-    fn park_or_listen(
-        &mut self,
-        events: mpsc::Receiver<AgentEvent>,
-        lease: Option<Arc<Lease>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let congested = self.lane.is_congested();
-        // The slot can have gone while the batch was decided; then the rest is read to its end and not heard.
-        match &mut self.backend.slot {
-            Some(slot) if congested => slot.parked = Some(events),
-            Some(slot) => {
-                let generation = slot.generation;
-                self.listen(generation, events, lease, ctx);
-            }
-            None => self.listen(0, events, lease, ctx),
-        }
-    }
-
-    /// Goes on listening once the lane has moved on.
-    pub(super) fn listen_again(&mut self, ctx: &mut Context<Self>) {
-        if self.lane.is_congested() {
-            return;
-        }
-        let Some(slot) = &mut self.backend.slot else { return };
-        if let Some(events) = slot.parked.take() {
-            let (generation, lease) = (slot.generation, slot.lease.clone());
-            self.listen(generation, events, lease, ctx);
-        }
-    }
-
-    fn hear(&mut self, batch: Vec<AgentEvent>, ctx: &mut Context<Self>) {
-        let Some(slot) = &mut self.backend.slot else { return };
-        slot.heard = Instant::now();
-        let mut out = Vec::with_capacity(batch.len());
-        for event in batch {
-            // After a kill the turn ends with the agent, not before: `cancelled` must mean that it has stopped.
-            if slot.dying && matches!(event, AgentEvent::Ended(_)) {
-                continue;
-            }
-            match &event {
-                AgentEvent::Opened(opened) => {
-                    slot.opened = true;
-                    self.deps.registry.learn(&slot.agent, opened);
-                }
-                AgentEvent::Mode { modes, .. } => self.deps.registry.learn_modes(&slot.agent, modes),
-                AgentEvent::Ended(_) => slot.over = slot.leaving || !slot.opened,
-                AgentEvent::Leaving => slot.leaving = true,
-                _ => {}
-            }
-            slot.coalescer.push(event, slot.heard, &mut out);
-        }
-        out.into_iter().for_each(|event| self.lane.push(Input::Agent(event)));
-        self.flush_later(ctx);
-        self.advance(ctx);
-    }
-
-    fn flush_later(&mut self, ctx: &mut Context<Self>) {
-        let Some(slot) = &mut self.backend.slot else { return };
-        let Some(due) = slot.coalescer.due().filter(|_| slot.flush_timer.is_none()) else { return };
-        let pause = due.saturating_duration_since(Instant::now());
-        slot.flush_timer = Some(ctx.run_later(pause, |actor, ctx| {
-            let Some(slot) = &mut actor.backend.slot else { return };
-            slot.flush_timer = None;
-            if slot.coalescer.due().is_some_and(|due| due > Instant::now()) {
-                return actor.flush_later(ctx);
-            }
-            let mut out = Vec::new();
-            slot.coalescer.flush(&mut out);
-            out.into_iter().for_each(|event| actor.lane.push(Input::Agent(event)));
-            actor.advance(ctx);
-        }));
-    }
-
-    /// The agent is gone, or never came.
-    fn hear_end(&mut self, cause: String, ctx: &mut Context<Self>) {
-        self.lane.push(Input::AgentGone(cause));
-        self.advance(ctx);
-    }
-
     /// A turn is about to run: a stateless agent is started for it, a warm one is kept.
     fn ready_for_turn(&mut self, ctx: &mut Context<Self>) {
         let Some(name) =
@@ -359,6 +255,7 @@ impl SessionActor {
         };
         let stateless = self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless);
         if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !stateless) {
+            slot.prewarmed = false;
             if let Some(timer) = slot.idle_timer.take() {
                 ctx.cancel_future(timer);
             }
@@ -474,7 +371,7 @@ impl SessionActor {
         }
     }
 
-    fn turn_over(&mut self, ctx: &mut Context<Self>) {
+    fn agent_rests(&mut self, ctx: &mut Context<Self>) {
         let idle_timeout = self.deps.config().pool.idle_timeout.0;
         let Some(slot) = &mut self.backend.slot else { return };
         for timer in [slot.stall_timer.take(), slot.cancel_timer.take(), slot.flush_timer.take()].into_iter().flatten()

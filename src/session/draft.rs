@@ -51,8 +51,8 @@ pub enum Effect {
     Answer(String, Answer),
     /// A turn is over, whether it ran or only waited: tell those that wait for it.
     Finished(Box<Finished>),
-    /// The turn that the agent had is over: keep the agent warm, or let it go.
-    TurnOver,
+    /// Nothing runs on the agent any more, or yet: keep it warm for a while, or let it go.
+    AgentRests,
     /// A new conversation has begun: tell those that wait for it.
     ResetDone,
     /// The session is gone: tell those that wait for it, and end.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     access::{Deed, Principal},
-    agents::AgentEvent,
+    agents::{AgentEvent, Opened},
     error::{ApiError, Code},
     metrics,
     protocol::TurnState,
@@ -39,6 +39,8 @@ pub(super) enum Input {
     Command(Arc<Principal>, Command, oneshot::Sender<Result<Done, ApiError>>),
     /// The agent tells.
     Agent(AgentEvent),
+    /// The agent that was started as that number, ahead of a turn, is ready.
+    Prewarmed(u64, String, Opened),
     /// The agent is gone.
     AgentGone(String),
     /// The turn that is starting may run.
@@ -142,6 +144,12 @@ impl SessionActor {
                 Input::Agent(event) => {
                     retained.push(Input::Agent(event.clone()));
                     draft.agent_event(&mut env, event);
+                }
+                Input::Prewarmed(generation, agent, opened) => {
+                    if self.is_current(generation) {
+                        draft.prewarmed(agent.clone(), opened.clone());
+                    }
+                    retained.push(Input::Prewarmed(generation, agent, opened));
                 }
                 Input::AgentGone(cause) => {
                     draft.agent_gone(&mut env, &cause);

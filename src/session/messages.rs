@@ -38,7 +38,7 @@ pub struct Join {
     pub after: Option<u64>,
     /// It goes live only when it has at most so many events to read.
     pub near: u64,
-    /// Whether it needs a snapshot.
+    /// Whether it begins to follow the session, not only one turn of it: it gets a snapshot.
     pub hello: bool,
 }
 

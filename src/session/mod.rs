@@ -31,6 +31,7 @@ mod handover;
 mod lane;
 pub mod messages;
 pub mod outbox;
+mod prewarm;
 mod progress;
 pub mod queue;
 pub mod recovery;

@@ -8,7 +8,7 @@ use super::{
     draft::{Draft, Effect, Ending},
     env::Env,
     rope::Rope,
-    state::{OpenMessage, OpenPart, OpenTool, PendingChoice},
+    state::{OpenMessage, OpenPart, OpenTool, PendingChoice, Warm},
 };
 use crate::{
     agents::{AgentEvent, Answer, Ask, Opened, Outcome, ToolCall, input_summary},
@@ -106,24 +106,30 @@ impl Draft {
     }
 
     fn agent_opened(&mut self, env: &mut Env<'_>, opened: Opened) {
-        let Some(state) = &mut self.state else { return };
-        let Some(running) = &state.running else { return };
+        let Some(running) = self.running() else { return };
         let begins = running.turn.turn.state == TurnState::Starting;
         if begins && running.stop.is_some() {
             return;
         }
         let agent = running.turn.turn.agent.clone();
-        if let Some(id) = opened.native_id.filter(|id| state.native_ids.get(&agent) != Some(id)) {
-            Arc::make_mut(&mut state.native_ids).insert(agent.clone(), id.clone());
-            let conversation = state.id();
-            self.native_ids.push((conversation, agent.clone(), Some(id)));
-        }
+        self.keep_native_id(&agent, opened.native_id);
         // In a running turn it is only news of the conversation's id.
         if !begins {
             return;
         }
-        state.warm = Some(agent);
+        if let Some(state) = &mut self.state {
+            state.warm = Some(Warm { agent, unused: None });
+        }
         self.begin(env, true, opened.resumed, opened.model);
+    }
+
+    /// Remembers the agent's own id of the conversation, for its next start.
+    pub(super) fn keep_native_id(&mut self, agent: &str, id: Option<String>) {
+        let Some(state) = &mut self.state else { return };
+        let Some(id) = id.filter(|id| state.native_ids.get(agent) != Some(id)) else { return };
+        Arc::make_mut(&mut state.native_ids).insert(agent.to_owned(), id.clone());
+        let conversation = state.id();
+        self.native_ids.push((conversation, agent.to_owned(), Some(id)));
     }
 
     fn agent_ended(&mut self, env: &mut Env<'_>, outcome: Outcome) {

@@ -13,7 +13,7 @@ use super::{
     rope::Rope,
 };
 use crate::{
-    agents::ToolCall,
+    agents::{Opened, ToolCall},
     ids::{MessageId, SessionId, SessionKey, TurnId},
     protocol::{
         Choice, CurrentTurn, Message, Part, Role, Snapshot, ToolStatus, Turn, TurnState, Usage, event::DeltaKind,
@@ -45,13 +45,22 @@ pub struct State {
     /// The agents' own ids of this conversation.
     pub native_ids: Arc<BTreeMap<String, String>>,
     /// The agent that is warm: started and ready. Memory only.
-    pub warm: Option<String>,
+    pub warm: Option<Warm>,
     /// True once an agent has run a turn since this state was loaded. Memory only.
     pub warmed_up: bool,
     /// The slash commands that the agent offers. Memory only.
     pub commands: Value,
     /// True while no turn may start: the server is stopping. Memory only.
     pub draining: bool,
+}
+
+/// An agent that is started and ready.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Warm {
+    /// Its name.
+    pub agent: String,
+    /// What it said when it was ready, where it has had no turn yet: of use to the first one.
+    pub unused: Option<Opened>,
 }
 
 /// A change that needs an idle session and waits for the running turn to stop.

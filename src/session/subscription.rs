@@ -165,9 +165,9 @@ impl Subscription {
             (None, From::After(after)) => Some(after),
             (Some(_), _) => Some(self.cursor),
         };
-        let first = self.id.is_none();
+        let hello = self.id.is_none() && self.filter.turn.is_none();
         let outbox = Arc::clone(&self.outbox);
-        let join = Join { id: self.id, outbox, raw: self.filter.raw, after, near: NEAR, hello: first };
+        let join = Join { id: self.id, outbox, raw: self.filter.raw, after, near: NEAR, hello };
         let Ok(Joined { id, oldest_seq, last_seq, live, snapshot }) = self.session.send(join).await else {
             // A session that ends on purpose says why; one that is just gone has failed.
             match self.outbox.try_take() {
@@ -178,10 +178,7 @@ impl Subscription {
             return;
         };
         self.id = Some(id);
-        if first
-            && self.filter.turn.is_none()
-            && let Some(snapshot) = snapshot
-        {
+        if let Some(snapshot) = snapshot {
             let hello = Control::Hello { snapshot, oldest_seq, last_seq, at: Timestamp::now() };
             self.ready.push_back(Item::Control("session.hello", hello.encode(&self.key, None)));
         }

@@ -100,6 +100,9 @@ impl Draft {
 
     /// Begins the transcript with what was said elsewhere. The content of files is not kept: it belongs to turns.
     fn tell_before(&mut self, env: &mut Env<'_>, before: &[Message]) {
+        if !before.is_empty() {
+            self.forget_prewarmed();
+        }
         for message in before {
             let mut message = Message { id: env.message_id(), created_at: env.now, ..message.clone() };
             for part in &mut message.parts {
@@ -230,10 +233,15 @@ impl Draft {
         let turn = Arc::clone(&running.turn);
         let agent = turn.turn.agent.clone();
         let capabilities = (env.agents)(&agent).unwrap_or_default();
-        if !capabilities.stateless && state.warm.as_deref() != Some(&agent) {
+        let warm = state.warm.as_mut().filter(|warm| warm.agent == agent);
+        if !capabilities.stateless && warm.is_none() {
             self.put_turn(&turn, false);
             self.touch_row(env.now, |_| {});
             return self.effects.push(Effect::OpenAgent(agent));
+        }
+        if let Some(opened) = warm.and_then(|warm| warm.unused.take()) {
+            self.keep_native_id(&agent, opened.native_id);
+            return self.begin(env, false, opened.resumed, opened.model);
         }
         let cold = capabilities.stateless && !state.warmed_up;
         let resumed = cold.then(|| {
@@ -298,7 +306,7 @@ impl Draft {
         }
         let usage = running.usage;
         self.settle(env, &running.turn, ending, usage, running.last_text.to_string());
-        self.effects.push(Effect::TurnOver);
+        self.effects.push(Effect::AgentRests);
         let now = env.now;
         self.touch_row(now, |record| {
             record.snapshot.usage = record.snapshot.usage.plus(usage);

@@ -28,6 +28,7 @@ mod lists;
 mod metrics;
 mod operate;
 mod policies;
+mod prewarm;
 mod queue;
 mod raw;
 mod recovery;

@@ -26,7 +26,11 @@ impl SessionActor {
             if asking {
                 slot.heard = Instant::now();
             }
-            if slot.heard.elapsed() >= limit {
+            if slot.heard.elapsed() >= limit && slot.prewarmed {
+                // No turn has it yet that could be told.
+                actor.backend.prewarm_failed = true;
+                actor.close_agent();
+            } else if slot.heard.elapsed() >= limit {
                 actor.lane.push(Input::Stalled);
                 actor.advance(ctx);
             } else {
