@@ -102,7 +102,7 @@ async fn serve(config: Config, listener: TcpListener, rooms: Rooms, ready: impl 
     let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     let home = home(&config);
     sweep_processes(&store, &home).await;
-    workspace::sweep_calls(&config);
+    workspace::sweep(&config);
     let settings = settings(&config);
     let day_sums = DaySums::default();
     // Before any session is taken up: what waits at a used-up budget must not start.

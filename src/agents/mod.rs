@@ -20,6 +20,7 @@ pub mod claude;
 pub mod codex;
 pub mod command;
 pub mod echo;
+mod json;
 mod mode;
 pub mod openai;
 pub mod opencode;
@@ -28,16 +29,17 @@ pub mod pool;
 pub mod process;
 pub mod program;
 mod registry;
+mod summary;
 
 pub use mode::Mode;
 pub use registry::Registry;
+pub use summary::{input_summary, shortened, whole_input};
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -452,45 +454,5 @@ impl Outcome {
     #[must_use]
     pub fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::Failed(TurnError { code: code.into(), message: message.into() })
-    }
-}
-
-/// The tool input in one line for a person: the command, path, query or address (the first of them that is there).
-#[must_use]
-pub fn input_summary(input: &Value) -> Option<String> {
-    let keys = ["command", "cmd", "file_path", "filePath", "path", "query", "pattern", "url"];
-    let found = keys.iter().find_map(|key| input.get(key))?;
-    let text = match found {
-        Value::String(text) => text.clone(),
-        Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
-        _ => return None,
-    };
-    Some(shortened(&text))
-}
-
-/// Characters of a summary.
-const SUMMARY: usize = 200;
-
-/// A text of at most 200 characters as it is; of a longer one the beginning, and a hash of the whole. Rules for questions
-/// are stored with summaries: what is allowed must not be allowed to everything that begins in the same way.
-#[must_use]
-pub fn shortened(text: &str) -> String {
-    let Some((cut, _)) = text.char_indices().nth(SUMMARY) else { return text.to_owned() };
-    let digest = Sha256::digest(text.as_bytes());
-    let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}… [sha256 {hash}]", text.get(..cut).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_inputs_that_begin_alike_have_different_summaries() {
-        let command =
-            |end: &str| input_summary(&serde_json::json!({"command": format!("{}{end}", "ä".repeat(200))})).unwrap();
-        assert_eq!(command("").chars().count(), 200);
-        assert_ne!(command("; ls"), command("; rm -rf /"));
-        assert!(command("; ls").starts_with(&"ä".repeat(200)) && command("; ls").contains("sha256"));
     }
 }

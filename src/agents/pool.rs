@@ -100,6 +100,13 @@ impl Pool {
         self.seats().taken.len()
     }
 
+    /// True when more wait for a place than are on their way out for them.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        let seats = self.seats();
+        seats.waiting > seats.taken.values().filter(|seat| seat.asked).count()
+    }
+
     /// Those that wait for a place now.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -138,6 +138,19 @@ impl AgentConfig {
             let known: Vec<&str> = known::KNOWN.iter().map(|known| known.name).collect();
             return Err(format!("kind is missing; only these names need none: {}", known.join(" ")));
         };
+        let unfit = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        if let Some(name) = self.env.keys().find(unfit) {
+            return Err(format!("env has {name:?}, which is no name of a variable"));
+        }
+        if let Some((name, _)) = self.env.iter().find(|(_, value)| value.expose().contains('\0')) {
+            return Err(format!("the value of env.{name} contains a NUL, which no variable can"));
+        }
+        if self.command.first().is_some_and(|program| program.trim().is_empty()) {
+            return Err("command begins with an empty word; it must be a program and its arguments".into());
+        }
+        if let Some(cwd) = self.cwd.as_deref().filter(|cwd| cwd.is_file()) {
+            return Err(format!("cwd {} is a file; it must be a folder", cwd.display()));
+        }
         match kind {
             AgentKind::Echo => Ok(()),
             AgentKind::Openai => match &self.base_url {

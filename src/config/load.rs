@@ -225,6 +225,19 @@ mod tests {
         assert!(duration.contains(":2: ") && !duration.contains('\n'), "{duration}");
         assert!(line(with("", &[("GREENROOM_NOPE", "1")], &[])).contains("nope"));
         assert!(line(with("[agents.x]\nkind = \"acp\"\n", &[], &[])).contains("agents.x"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cwd = format!("cwd = {:?}", file.path());
+        let unfit = [
+            ("env = {\"A=B\" = \"x\"}", "A=B"),
+            ("env = {\"\" = \"x\"}", "env"),
+            ("env = {A = \"\\u0000\"}", "env.A"),
+            ("command = [\" \"]", "command"),
+            (cwd.as_str(), "cwd"),
+        ];
+        for (setting, named) in unfit {
+            let mistake = line(with(&format!("[agents.claude]\n{setting}\n"), &[], &[]));
+            assert!(mistake.contains("agents.claude") && mistake.contains(named), "{mistake}");
+        }
         assert!(line(with("[session]\nmax_queue = 0\n", &[], &[])).contains("session.max_queue"));
         for origin in ["*", "https://*", "null", "chat.example.org", "https://a/b"] {
             let bad = with(&format!("[server]\nallowed_origins = [{origin:?}]\n"), &[], &[]);

@@ -8,7 +8,7 @@ use crate::{
     error::{ApiError, Code},
     ids::SessionKey,
     protocol::{Event, EventBody, Frame, frame::Batch},
-    session::command::Command,
+    session::{command::Command, workspace},
     store::{Append, AppendError, SessionWrite},
     timestamp::Timestamp,
 };
@@ -72,6 +72,7 @@ impl Gateway {
             Err(AppendError::Fenced) => return Err(too_slow()),
             Err(AppendError::Store(error)) => return Err(error.into()),
         }
+        workspace::forget(&self.config(), key);
         log::warn!(session:% = key; "a session that could not be opened was deleted");
         if key.as_str() == self.config().session.primary {
             // It is always there.

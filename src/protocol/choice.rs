@@ -145,3 +145,11 @@ pub struct ChoiceAnswer {
     #[serde(skip)]
     pub declined: bool,
 }
+
+impl ChoiceAnswer {
+    /// True for a plain no to a permission.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.allow == Some(false) && self.option_id.is_none() && self.answers.is_none()
+    }
+}

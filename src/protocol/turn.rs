@@ -117,14 +117,19 @@ impl Usage {
             cached_tokens: self.cached_tokens.saturating_add(turn.cached_tokens),
             reasoning_tokens: self.reasoning_tokens.saturating_add(turn.reasoning_tokens),
             cost_usd: match (self.cost_usd, turn.cost_usd) {
-                // Sums of prices like 0.000351 pick up noise in the last digits; nobody charges less than a billionth.
-                (Some(a), Some(b)) => Some(((a + b) * 1e9).round() / 1e9),
-                (a, b) => a.or(b),
+                (Some(a), Some(b)) => Some(usd(a + b)),
+                (a, b) => a.or(b).map(usd),
             },
             context_used: turn.context_used.or(self.context_used),
             context_max: turn.context_max.or(self.context_max),
         }
     }
+}
+
+/// An amount of US dollars without noise: sums and differences of prices like 0.000351 pick it up in the last digits, and
+/// nobody charges less than a billionth.
+fn usd(amount: f64) -> f64 {
+    (amount * 1e9).round() / 1e9
 }
 
 /// Why a turn failed.

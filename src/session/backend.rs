@@ -84,6 +84,13 @@ struct Slot {
     idle_timer: Option<SpawnHandle>,
 }
 
+impl Backend {
+    /// True while its agent has a place in the pool that others could want.
+    pub(super) fn has_lease(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.lease.is_some())
+    }
+}
+
 impl SessionActor {
     /// Does what a commit has made due.
     pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
@@ -130,6 +137,7 @@ impl SessionActor {
                     drop(ender.send(done.clone().ok_or_else(super::turns::no_session)));
                 }
             }
+            Effect::ForgetWorkspace => workspace::forget(&self.deps.config(), &self.key),
             Effect::Deleted => {
                 // Also where the actor lives on, because somebody makes the session anew at this moment.
                 self.subscribers.end_all(EndReason::SessionDeleted);

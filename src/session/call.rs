@@ -238,7 +238,7 @@ impl Running {
                         // An agent that is gone has ended; that is told by the other channel.
                         drop(live.commands.send(AgentCommand::Answer { ask_id: ask.ask_id, answer }).await);
                     }
-                    AgentEvent::Usage(usage) => self.usage = usage,
+                    AgentEvent::Usage(usage) => self.usage = Usage::default().plus(usage),
                     AgentEvent::ToolStarted(_) => {
                         self.delta(said.take(), &mut frames);
                         self.kind = None;

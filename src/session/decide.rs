@@ -210,6 +210,10 @@ impl Draft {
         let choice = Arc::clone(&pending.choice);
         let (outcome, reply) = match choice.kind {
             _ if answer.declined => without_an_answer(&choice, false),
+            // Where the agent offers no refusal, it is told that nobody allows it.
+            ChoiceKind::Permission if answer.refuses() && option_for(&choice.options, false).is_none() => {
+                without_an_answer(&choice, false)
+            }
             ChoiceKind::Permission => {
                 let option = match (&answer.option_id, answer.allow, &answer.answers) {
                     (Some(id), None, None) => choice.options.iter().find(|option| option.id == *id),

@@ -55,6 +55,8 @@ pub enum Effect {
     AgentRests,
     /// A new conversation has begun: tell those that wait for it.
     ResetDone,
+    /// The files of a session that was there before are none of this one's, nor of one that comes after.
+    ForgetWorkspace,
     /// The session is gone: tell those that wait for it, and end.
     Deleted,
     /// A message of the agent that is not stored, for subscribers that want it.
@@ -169,7 +171,9 @@ impl Draft {
 
     /// Makes the session.
     pub fn create(&mut self, env: &mut Env<'_>, record: SessionRecord) {
-        let oldest = self.next_seq;
+        // Of one that was there before, the log has the end.
+        let oldest = self.base_seq.max(1);
+        let again = self.base_seq > 0;
         let snapshot = record.snapshot.clone();
         self.state = Some(State::new(record, self.next_seq - 1, oldest));
         let changed = changed_of(
@@ -192,6 +196,9 @@ impl Draft {
         self.emit(env.now, None, EventBody::SessionCreated { changed });
         self.session = RowChange::Create;
         self.visible = true;
+        if again {
+            self.effects.push(Effect::ForgetWorkspace);
+        }
     }
 
     /// Changes the session's settings; the whole row is stored with this draft.
@@ -416,13 +423,18 @@ pub(super) struct Ending {
 impl Ending {
     /// An end with a reason.
     pub fn because(state: TurnState, reason: &str) -> Self {
-        let (code, message) = if reason == super::budget::REASON {
-            (Code::BudgetExceeded, "a budget is used up; the error event before says which, and how to go on")
-        } else {
-            (
+        let (code, message) = match reason {
+            super::budget::REASON => {
+                (Code::BudgetExceeded, "a budget is used up; the error event before says which, and how to go on")
+            }
+            super::progress::TOO_LARGE => (
+                Code::ContentTooLarge,
+                "the agent said more than a turn may have and was stopped; the error event before says how much",
+            ),
+            _ => (
                 Code::AgentTimeout,
                 "the agent said nothing for too long and was stopped; agent.stall_timeout sets the limit",
-            )
+            ),
         };
         let error =
             (state == TurnState::Failed).then(|| TurnError { code: code.as_str().into(), message: message.into() });

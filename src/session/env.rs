@@ -24,6 +24,8 @@ pub struct Env<'a> {
     pub agents: &'a dyn Fn(&str) -> Option<Capabilities>,
     /// Whether one more turn may run now, over all sessions; a yes takes the place.
     pub admit: &'a dyn Fn() -> bool,
+    /// Whether a warm agent may be kept for one more turn: nobody else has waited for its place for longer.
+    pub keep: &'a dyn Fn() -> bool,
     /// What a user has used on a day, as far as it is committed.
     pub spent: &'a dyn Fn(&str, i64) -> Amount,
     /// Settings.

@@ -117,8 +117,10 @@ impl SessionActor {
         let place = RefCell::new(self.backend.place.take());
         let admit = || deps.admission.enter(&place);
         let spent = |user: &str, day| deps.day_sums.of(user, day);
-        let mut env =
-            Env { now, ids: &mut RandomIds, agents: &agents, admit: &admit, spent: &spent, settings: &config.settings };
+        let leased = self.backend.has_lease();
+        let keep = || !(leased && deps.pool.is_contended());
+        let (ids, settings) = (&mut RandomIds, &config.settings);
+        let mut env = Env { now, ids, agents: &agents, admit: &admit, keep: &keep, spent: &spent, settings };
         for _ in 0..BATCH {
             let Some(input) = self.lane.inbox.pop_front() else { break };
             match input {

@@ -25,6 +25,9 @@ use crate::{
 /// database takes in one row.
 const MAX_SAID: usize = 64 << 20;
 
+/// Why a turn failed that said more.
+pub(super) const TOO_LARGE: &str = "answer_too_large";
+
 impl Draft {
     /// Takes up one thing that the agent told.
     pub fn agent_event(&mut self, env: &mut Env<'_>, event: AgentEvent) {
@@ -35,6 +38,8 @@ impl Draft {
             AgentEvent::Ended(outcome) => self.agent_ended(env, outcome),
             AgentEvent::Leaving => self.agent_leaves(),
             AgentEvent::Commands(commands) => {
+                // Clients count on a list.
+                let commands = if commands.is_array() { commands } else { Value::Array(Vec::new()) };
                 if let Some(state) = &mut self.state {
                     state.commands = commands.clone();
                 }
@@ -203,7 +208,7 @@ impl Draft {
                 let message =
                     format!("the agent has said more than {MAX_SAID} bytes in this turn; it is being stopped");
                 self.emit(env.now, Some(turn), EventBody::Error { code, message });
-                self.request_stop(TurnState::Failed, "answer_too_large");
+                self.request_stop(TurnState::Failed, TOO_LARGE);
             }
             return;
         }

@@ -233,6 +233,11 @@ impl Draft {
         let turn = Arc::clone(&running.turn);
         let agent = turn.turn.agent.clone();
         let capabilities = (env.agents)(&agent).unwrap_or_default();
+        if state.warm.is_some() && !(env.keep)() {
+            // A session with a long queue must not keep the others out: it waits in line for a place, like them.
+            state.warm = None;
+            self.effects.push(Effect::CloseAgent);
+        }
         let warm = state.warm.as_mut().filter(|warm| warm.agent == agent);
         if !capabilities.stateless && warm.is_none() {
             self.put_turn(&turn, false);
@@ -440,7 +445,7 @@ impl Draft {
         let changed = [("id".to_owned(), Value::String(id.to_string()))].into_iter().collect();
         self.emit(env.now, None, EventBody::SessionDeleted { changed });
         self.delete();
-        self.effects.extend([Effect::CloseAgent, Effect::Deleted]);
+        self.effects.extend([Effect::CloseAgent, Effect::ForgetWorkspace, Effect::Deleted]);
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{
 
 /// Messages that a replay takes up at most: the newest.
 const REPLAYED_MESSAGES: u32 = 1000;
+/// Bytes of these that it takes up: more than any model has room for.
+const REPLAYED_BYTES: u64 = 8 << 20;
 
 /// The folder in which `agent` works for a session: the configured one, or one of the session's own under the data
 /// dir, made if it is not there.
@@ -27,12 +29,47 @@ const REPLAYED_MESSAGES: u32 = 1000;
 pub fn prepare(config: &Config, agent: &str, key: &SessionKey) -> Result<PathBuf, String> {
     let configured = config.agents.get(agent).and_then(|agent| agent.cwd.clone());
     let needed = configured.is_some() || config.agents.get(agent).is_some_and(|agent| !agent.command.is_empty());
-    let folder = configured.unwrap_or_else(|| config.data_dir().join("workspaces").join(folder_name(key)));
+    let folder = configured.unwrap_or_else(|| own_folder(config, key));
     if needed {
         std::fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be used: {error}", folder.display()))?;
         return folder.canonicalize().map_err(|error| format!("{} cannot be used: {error}", folder.display()));
     }
     Ok(folder)
+}
+
+/// The folder of a session's own.
+fn own_folder(config: &Config, key: &SessionKey) -> PathBuf {
+    config.data_dir().join("workspaces").join(folder_name(key))
+}
+
+/// Where folders of sessions that are deleted wait until they are removed.
+const DELETED: &str = "deleted";
+
+/// Takes away the folder of a session's own that is deleted, so that who makes the key again has one that is empty. It is
+/// out of the way at once, whatever still works in it, and removed beside.
+pub fn forget(config: &Config, key: &SessionKey) {
+    let folder = own_folder(config, key);
+    let away = config.data_dir().join(DELETED);
+    let moved = match std::fs::symlink_metadata(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => Err(error),
+        Ok(_) => std::fs::create_dir_all(&away).and_then(|()| {
+            let aside = away.join(TurnId::new().to_string());
+            std::fs::rename(&folder, &aside)?;
+            Ok(aside)
+        }),
+    };
+    match moved {
+        Ok(aside) => drop(tokio::task::spawn_blocking(move || {
+            // What its agent, on the way out, writes meanwhile goes with the next start.
+            if let Err(error) = std::fs::remove_dir_all(&aside) {
+                log::debug!(error:% = error; "{} could not be removed yet", aside.display());
+            }
+        })),
+        Err(error) => {
+            log::warn!(session:% = key, error:% = error; "the folder of a deleted session stays: {}", folder.display());
+        }
+    }
 }
 
 /// Where calls without a session work, a folder each.
@@ -79,13 +116,16 @@ pub fn prepare_call(config: &Config, agent: &str, call: TurnId) -> Result<CallFo
     Ok(CallFolder { path, own })
 }
 
-/// Removes what calls of an earlier run have left. Their agents are gone.
-pub fn sweep_calls(config: &Config) {
-    match std::fs::remove_dir_all(config.data_dir().join(CALLS)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            log::warn!(error:% = error; "the folders of calls of an earlier run could not be removed");
+/// Removes what calls and deleted sessions of an earlier run have left. Their agents are gone.
+pub fn sweep(config: &Config) {
+    for name in [CALLS, DELETED] {
+        let folder = config.data_dir().join(name);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!(error:% = error; "what an earlier run has left could not be removed: {}", folder.display());
+            }
+            Ok(()) | Err(_) => {}
         }
-        Ok(()) | Err(_) => {}
     }
 }
 
@@ -121,7 +161,10 @@ impl Transcript for StoredTranscript {
         let (store, key) = (self.store.clone(), self.key.clone());
         let (conversation, without) = (self.conversation, self.without);
         async move {
-            let loaded = store.transcript(conversation, REPLAYED_MESSAGES).await.map_err(|error| error.to_string())?;
+            let loaded = store
+                .transcript(conversation, REPLAYED_MESSAGES, REPLAYED_BYTES)
+                .await
+                .map_err(|error| error.to_string())?;
             let mut messages: Vec<Message> = loaded.into_iter().filter(|message| message.turn_id != without).collect();
             for message in messages.iter_mut().filter(|message| message.role == Role::User) {
                 with_files(&store, &key, message).await?;

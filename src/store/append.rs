@@ -17,7 +17,7 @@ use super::{
     },
     sessions, turns,
 };
-use crate::ids::SessionKey;
+use crate::{ids::SessionKey, protocol::frame::Batch};
 
 /// What came of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,12 @@ pub(super) fn apply(connection: &mut AnyConnection, lane: i32, append: &Append) 
     if !advance(connection, append)? {
         return Ok(Applied::Fenced);
     }
-    if append.session == SessionWrite::Delete {
+    let row = if append.session == SessionWrite::Delete {
         remove_all(connection, append)?;
-    }
-    let row = BatchRow::new(lane, &append.key, append.expected_seq, &append.events);
+        last_word(lane, append)
+    } else {
+        BatchRow::new(lane, &append.key, append.expected_seq, &append.events)
+    };
     let position = row.map(|row| events::insert(connection, &row)).transpose()?;
     write_session(connection, append)?;
     for write in &append.turns {
@@ -81,7 +83,7 @@ fn advance(connection: &mut AnyConnection, append: &Append) -> Result<bool, Faul
                 .filter(logs::key.eq(key))
                 .filter(logs::epoch.eq(append.epoch))
                 .filter(logs::last_seq.eq(expected));
-            let values = (logs::last_seq.eq(last), logs::oldest_seq.eq(expected.saturating_add(1)));
+            let values = (logs::last_seq.eq(last), logs::oldest_seq.eq(last));
             each!(connection, c => diesel::update(target).set(values).execute(c))?
         } else {
             let (key, epoch) = (key.to_owned(), append.epoch);
@@ -139,21 +141,32 @@ fn remove_all(c: &mut AnyConnection, append: &Append) -> Result<(), Fault> {
     diesel::delete(turns_table::table.filter(turns_table::key.eq(key))).execute(c)?;
     diesel::delete(idempotency_keys::table.filter(idempotency_keys::session_key.eq(key))).execute(c)?;
     deliveries::forget(c, key)?;
-    leave_a_mark(c, key)?;
+    leave_a_mark(c, key, last_seq(append).saturating_sub(1))?;
     diesel::delete(sessions_table::table.filter(sessions_table::key.eq(key))).execute(c)?;
     Ok(())
 }
 
-/// Removes the events of a key, but leaves its newest row, without its events and for all of them: who reads the feed
-/// and has not come so far is told that they are gone.
-fn leave_a_mark(c: &mut AnyConnection, key: &str) -> Result<(), Fault> {
+/// What stays of a session: that it was deleted. What else is told with that, as how its last turn ended, goes with it.
+fn last_word(lane: i32, append: &Append) -> Option<BatchRow<'_>> {
+    let last = append.events.frames().last()?;
+    BatchRow::new(lane, &append.key, last.seq.saturating_sub(1), &Batch::new(vec![last.clone()]))
+}
+
+/// Removes the events of a key, but leaves its newest row, without its events and for all of them up to `end`: who reads
+/// the feed and has not come so far is told that they are gone.
+fn leave_a_mark(c: &mut AnyConnection, key: &str, end: i64) -> Result<(), Fault> {
     let of_key = || event_batches::table.filter(event_batches::key.eq(key));
     let span = (diesel::dsl::min(event_batches::first_seq), diesel::dsl::max(event_batches::last_seq));
     let (Some(first), Some(last)) = of_key().select(span).first::<(Option<i64>, Option<i64>)>(c)? else {
         return Ok(());
     };
     diesel::delete(of_key().filter(event_batches::last_seq.lt(last))).execute(c)?;
-    let mark = (event_batches::first_seq.eq(first), event_batches::bytes.eq(0i64), event_batches::payload.eq(""));
+    let mark = (
+        event_batches::first_seq.eq(first),
+        event_batches::last_seq.eq(end),
+        event_batches::bytes.eq(0i64),
+        event_batches::payload.eq(""),
+    );
     diesel::update(of_key().filter(event_batches::last_seq.eq(last))).set(mark).execute(c)?;
     Ok(())
 }

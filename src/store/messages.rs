@@ -182,20 +182,35 @@ impl Store {
         .await
     }
 
-    /// The newest `max_messages` of a conversation, oldest first.
+    /// The newest messages of a conversation, oldest first: at most `max_messages`, and `max_bytes` of their parts, but at
+    /// least one where there is one. What is beyond that is not loaded.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn transcript(&self, session: SessionId, max_messages: u32) -> Result<Vec<Message>, StoreError> {
+    pub async fn transcript(
+        &self,
+        session: SessionId,
+        max_messages: u32,
+        max_bytes: u64,
+    ) -> Result<Vec<Message>, StoreError> {
+        diesel::define_sql_function!(fn octet_length(text: diesel::sql_types::Text) -> diesel::sql_types::Integer);
         let session = session.to_string();
         self.read(move |connection| {
-            let rows = messages::table
-                .filter(messages::session_id.eq(&session))
-                .order(messages::ordinal.desc())
-                .limit(i64::from(max_messages))
-                .select(MessageRow::as_select())
-                .load(connection)?;
-            rows.into_iter().rev().map(MessageRow::read).collect()
+            at_one_moment(connection, |connection| {
+                let newest = || {
+                    let of_session = messages::table.filter(messages::session_id.eq(&session));
+                    of_session.order(messages::ordinal.desc()).limit(i64::from(max_messages))
+                };
+                let sizes = newest().select(octet_length(messages::parts)).load::<i32>(connection)?;
+                let mut bytes = 0u64;
+                let fitting = sizes.into_iter().take_while(|size| {
+                    bytes = bytes.saturating_add(u64::try_from(*size).unwrap_or(0));
+                    bytes <= max_bytes
+                });
+                let count = i64::try_from(fitting.count().max(1)).unwrap_or(i64::MAX);
+                let rows = newest().limit(count).select(MessageRow::as_select()).load(connection)?;
+                rows.into_iter().rev().map(MessageRow::read).collect()
+            })
         })
         .await
     }

@@ -386,3 +386,34 @@ async fn bypass_asks_nothing_even_where_the_agent_refuses_it() {
     assert!(!rig.made("b.txt") && outcome == COMPLETED, "{events:?}");
     client.close().await;
 }
+
+#[tokio::test]
+async fn a_model_for_one_message_does_not_come_back_with_the_conversation() {
+    let mut rig = Rig::new();
+    let (mut client, opened) = rig.open().await;
+    let own = opened.model.clone();
+    client.send(AgentCommand::Prompt(Prompt { model: Some("haiku".into()), ..prompt("hi") })).await;
+    assert_eq!(client.turn().await.1, COMPLETED);
+    assert_ne!(rig.mock.generations().last().unwrap().body["model"].as_str(), own.as_deref());
+    client.close().await;
+    rig.native_id = opened.native_id;
+    let (mut client, opened) = rig.open().await;
+    assert_eq!((opened.resumed, &opened.model), (Some(Resumed::Native), &own));
+    talk(&mut client, "and again").await;
+    assert_eq!(rig.mock.generations().last().unwrap().body["model"].as_str(), own.as_deref());
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_on_offer_is_refused_cold_as_warm_and_offered_to_nobody() {
+    let rig = Rig::new();
+    let mut spec = open_spec(rig.work.path(), &rig.ledger);
+    spec.model = Some("typo".into());
+    let live = ClaudeAgent::new("claude".into(), rig.config.clone(), AgentLimits::default()).start(spec);
+    let mut client = Client { live, ledger: Arc::clone(&rig.ledger), _folder: Arc::clone(&rig.work) };
+    let opened = client.opened().await;
+    assert!(opened.models.iter().all(|model| model["id"] != "typo"), "{opened:?}");
+    client.send(AgentCommand::Prompt(Prompt { model: Some("typo".into()), ..prompt("hi") })).await;
+    assert!(failure(&client.turn().await.1, "model_not_found").contains("offers `default`"));
+    client.close().await;
+}

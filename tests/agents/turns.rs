@@ -166,6 +166,21 @@ async fn noise_half_lines_and_huge_lines_do_not_end_a_turn() {
 }
 
 #[tokio::test]
+async fn a_character_that_was_cut_in_two_costs_itself_and_nothing_beside_it() {
+    let (mut client, _) = Fake::new(json!({})).open().await;
+    let chunk = |text: &str| {
+        let update = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "TEXT"}});
+        let message =
+            json!({"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "fake-1", "update": update}});
+        json!({"raw": format!("{}\n", message.to_string().replace("TEXT", text))})
+    };
+    let steps = json!([chunk("before \\ud83d"), chunk("\\ude00 after"), {"say": " end"}]);
+    let (events, outcome) = client.play(steps).await;
+    assert_eq!((text(&events).as_str(), outcome), ("before \u{fffd}\u{fffd} after end", COMPLETED));
+    client.close().await;
+}
+
+#[tokio::test]
 async fn a_flood_is_slowed_down_and_comes_whole() {
     let (mut client, _) = Fake::new(json!({})).open().await;
     client.script(json!([{"flood": 5000}])).await;

@@ -85,6 +85,15 @@ async fn what_is_installed_is_found_and_what_is_not_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_version_on_stderr_is_one_too() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), "pi", "");
+    std::fs::write(folder.path().join("pi"), "#!/bin/sh\necho 0.73.1 >&2\n").unwrap();
+    let pi = looked_for(&server_with(folder.path(), &[]), "pi").await;
+    assert_eq!((&pi["available"], &pi["version"]), (&json!(true), &json!("0.73.1")), "{pi}");
+}
+
+#[tokio::test]
 async fn credentials_are_seen_as_variables_or_files() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["claude", "codex", "pi"] {

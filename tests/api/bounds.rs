@@ -190,6 +190,7 @@ async fn a_turn_that_does_not_end_is_stopped_at_its_bound() {
     let much = json!({"deltas": 80, "bytes": 1_000_000});
     let done = server.run("k", play(much)).await;
     assert_eq!((&done["turn"]["state"], &done["turn"]["reason"]), (&json!("failed"), &json!("answer_too_large")));
+    assert_eq!(done["turn"]["error"]["code"], "content_too_large", "{done}");
     let said = done["response"].as_str().unwrap().len();
     assert!((60 << 20..=64 << 20).contains(&said), "{said} bytes are kept");
     // The next one is answered.

@@ -212,3 +212,22 @@ async fn it_outlives_every_client_and_any_can_answer() {
     other.refused(json!({"op": "answer", "choice_id": "choice_x", "allow": true}), "choice_not_found").await;
     assert_eq!(server.run("k", text("next")).await["response"], "next");
 }
+
+#[tokio::test]
+async fn a_no_is_taken_where_the_agent_offers_only_a_yes() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let command = json!(["node", script]).to_string();
+    let server =
+        TestGateway::with(&[("GREENROOM_AGENTS__FAKE__KIND", "acp"), ("GREENROOM_AGENTS__FAKE__COMMAND", &command)]);
+    let options = json!([{"optionId": "y", "name": "Yes", "kind": "allow_once"}]);
+    let asks = json!([{"ask": {"toolCall": {"toolCallId": "t", "title": "rm"}, "options": options}}]);
+    let id = turn_id(&server.message("k", json!({"text": asks.to_string(), "agent": "fake"})).await);
+    let asked = server.until("k", |event| event["type"] == "choice.requested").await;
+    let choice = str_of(&asked.last().unwrap()["data"]["choice"], "id").to_owned();
+    server.post(&format!("/v1/sessions/k/choices/{choice}"), json!({"allow": false})).await.ok(202);
+    assert_eq!(server.finished("k", &id).await["state"], "completed");
+    let events = server.events("k").await;
+    let outcome = &of_type(&events, "choice.resolved")[0]["data"]["outcome"];
+    assert_eq!(outcome, &json!({"cancelled": true}));
+    assert!(said(&events, &id, "text").contains("cancelled"), "the agent was told");
+}

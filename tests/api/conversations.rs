@@ -275,3 +275,74 @@ async fn everything_at_once_leaves_a_session_that_works() {
     assert_eq!(server.snapshot("k").await["last_seq"], events.last().unwrap()["seq"]);
     server.assert_quiet();
 }
+
+#[tokio::test]
+async fn what_was_said_when_a_delete_stopped_it_is_gone_with_the_session_for_whoever_comes_next() {
+    let server = TestGateway::start();
+    let secret = json!({"deltas": 3, "hang": true});
+    server.message("k", text(&format!("/script {secret}"))).await;
+    server.until("k", |event| event["type"] == "message.delta").await;
+    server.message("k", text("a secret that waits")).await;
+    let mut live = Sse::open(&server, "/v1/sessions/k/events?after=0").await;
+    assert_eq!(server.delete("/v1/sessions/k?force=true").await.status, 204);
+    let seen = live.rest().await;
+    assert_eq!(of_type(&seen, "turn.finished").len(), 2, "who follows it sees how it ends: {seen:?}");
+    let deleted = of_type(&seen, "session.deleted")[0]["seq"].as_u64().unwrap();
+
+    server.post("/v1/sessions", json!({"key": "k"})).await.ok(201);
+    let expected = ["session.deleted", "session.created"];
+    assert_eq!(types(&server.events("k").await), expected);
+    let all = server.request("GET", "/v1/events?after=0").header("accept", "application/json");
+    let all = server.send(all).await.ok(200);
+    let of_key: Vec<_> = all["data"].as_array().unwrap().iter().filter(|event| event["session"] == "k").collect();
+    assert_eq!(of_key.iter().map(|event| event["type"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+    // Every way to read it begins in the same place.
+    let mut stream = Sse::open(&server, "/v1/sessions/k/events?after=0").await;
+    assert_eq!(stream.json().await.unwrap()["type"], "session.hello");
+    let gap = stream.json().await.unwrap();
+    assert_eq!((&gap["type"], &gap["data"]["to"]), (&json!("stream.gap"), &json!(deleted - 1)));
+    for (kind, seq) in expected.iter().zip(deleted..) {
+        let event = stream.json().await.unwrap();
+        assert_eq!((&event["type"], &event["seq"]), (&json!(kind), &json!(seq)));
+    }
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn the_folder_of_a_deleted_session_is_gone_and_the_next_of_that_key_has_an_empty_one() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let environment = json!({"FAKE_LOG": log, "PATH": std::env::var("PATH").unwrap()});
+    let mut server = TestGateway::with(&[
+        ("GREENROOM_AGENTS__FAKE__KIND", "acp"),
+        ("GREENROOM_AGENTS__FAKE__COMMAND", &json!(["node", script]).to_string()),
+        ("GREENROOM_AGENTS__FAKE__ENV", &toml::Value::try_from(environment).unwrap().to_string()),
+    ]);
+    let run = async |server: &TestGateway| {
+        server.run("k", json!({"text": "hi", "agent": "fake"})).await;
+        let sent = std::fs::read_to_string(&log).unwrap();
+        let mut opened = sent.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let opened = opened.rfind(|message| message["method"] == "session/new").unwrap();
+        std::path::PathBuf::from(opened["params"]["cwd"].as_str().unwrap())
+    };
+    let work = run(&server).await;
+    std::fs::write(work.join("private"), "x").unwrap();
+    server.act("/v1/sessions/k/reset").await.ok(200);
+    assert!(work.join("private").exists(), "a new conversation goes on with the files");
+    assert_eq!(server.delete("/v1/sessions/k").await.status, 204);
+    assert!(!work.exists());
+    assert_eq!(run(&server).await, work);
+    assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+    // What a crash has kept from being taken away is not for the next one either.
+    assert_eq!(server.delete("/v1/sessions/k").await.status, 204);
+    server.kill9();
+    std::fs::create_dir(&work).unwrap();
+    std::fs::write(work.join("private"), "x").unwrap();
+    server.restart();
+    run(&server).await;
+    assert!(!work.join("private").exists());
+    server.stop();
+    server.restart();
+    assert!(!server.data_dir().join("deleted").exists());
+}

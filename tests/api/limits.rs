@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::gateway::{TestGateway, script, str_of, text, turn_id, wire::of_type};
+use crate::gateway::{TestGateway, eventually, script, str_of, text, turn_id, wire::of_type};
 
 const ONE: (&str, &str) = ("GREENROOM_POOL__MAX_RUNNING", "1");
 
@@ -110,5 +110,42 @@ async fn an_agent_that_waits_for_an_answer_is_not_stalled() {
     let choice = str_of(&asked.last().unwrap()["data"]["choice"], "id").to_owned();
     server.post(&format!("/v1/sessions/k/choices/{choice}"), json!({"allow": true})).await.ok(202);
     assert_eq!(server.finished("k", &asks).await["state"], "completed");
+    server.assert_quiet();
+}
+
+#[tokio::test]
+async fn a_long_queue_gives_its_place_in_the_pool_to_who_waits_for_it() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let command = json!(["node", script]).to_string();
+    let server = TestGateway::with(&[
+        ("GREENROOM_POOL__MAX_PROCESSES", "1"),
+        ("GREENROOM_AGENTS__FAKE__KIND", "acp"),
+        ("GREENROOM_AGENTS__FAKE__COMMAND", &command),
+    ]);
+    let message = |text: String| json!({"text": text, "agent": "fake"});
+    let options = json!([{"optionId": "y", "name": "Yes", "kind": "allow_once"}]);
+    let asks = json!([{"ask": {"toolCall": {"toolCallId": "t", "title": "rm"}, "options": options}}]);
+    server.message("hog", message(asks.to_string())).await;
+    let asked = server.until("hog", |event| event["type"] == "choice.requested").await;
+    let second = turn_id(&server.message("hog", message("second".into())).await);
+    let late = turn_id(&server.message("late", message("late".into())).await);
+    eventually("it waits for a place", async || {
+        let metrics = server.get("/metrics").await.text;
+        metrics.lines().any(|line| line == "greenroom_agent_processes{state=\"waited_for\"} 1").then_some(())
+    })
+    .await;
+    let choice = str_of(&asked.last().unwrap()["data"]["choice"], "id").to_owned();
+    server.post(&format!("/v1/sessions/hog/choices/{choice}"), json!({"allow": true})).await.ok(202);
+    assert_eq!(server.finished("hog", &second).await["state"], "completed");
+    let of_late = server.turn("late", &late).await;
+    assert_eq!(of_late["state"], "completed", "it had its turn first");
+    let begun = str_of(&server.turn("hog", &second).await, "started_at").to_owned();
+    assert!(str_of(&of_late, "finished_at") <= begun.as_str(), "{of_late} {begun}");
+    // Where nobody waits, the agent is kept.
+    server.run("hog", message("third".into())).await;
+    let events = server.events("hog").await;
+    let cold: Vec<_> =
+        of_type(&events, "turn.started").iter().map(|event| event["data"]["cold_start"].clone()).collect();
+    assert_eq!(cold, [true, true, false]);
     server.assert_quiet();
 }

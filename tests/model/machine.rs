@@ -152,6 +152,7 @@ impl Machine {
             ids: &mut self.ids,
             agents: &agents,
             admit: &admit,
+            keep: &|| true,
             spent: &|_, _| Amount::default(),
             settings: &self.settings,
         };

@@ -90,8 +90,13 @@ pub async fn messages_are_paged_in_the_order_of_writing(db: Database) {
     assert_eq!(list(page(9, Some(&cursor(1)), None, false)).await, (vec![written[0].clone()], false));
     let unknown = MessageId::new().to_string();
     assert_eq!(list(page(9, Some(&unknown), None, true)).await, (Vec::new(), false));
-    assert_eq!(store.transcript(id, 2).await.unwrap(), written[4..]);
-    assert_eq!(store.transcript(SessionId::new(), 2).await.unwrap(), []);
+    assert_eq!(store.transcript(id, 2, u64::MAX).await.unwrap(), written[4..]);
+    assert_eq!(store.transcript(SessionId::new(), 2, u64::MAX).await.unwrap(), []);
+    // No more than fits, but one.
+    let bytes = serde_json::to_string(&written[5].parts).unwrap().len() as u64;
+    for (room, from) in [(2 * bytes, 4), (2 * bytes - 1, 5), (0, 5)] {
+        assert_eq!(store.transcript(id, 9, room).await.unwrap(), written[from..], "{room} bytes");
+    }
 }
 
 pub async fn messages_around_one(db: Database) {

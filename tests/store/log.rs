@@ -69,7 +69,7 @@ pub async fn an_append_at_the_wrong_place_is_fenced_and_writes_nothing(db: Datab
     }
     assert!(matches!(store.append(append(&key("other"), 1, 0, &["no"])).await, Err(AppendError::Fenced)));
     assert_eq!(replay(&store, "k", 0).await.len(), 1);
-    assert_eq!(store.transcript(record.snapshot.id, 10).await.unwrap(), []);
+    assert_eq!(store.transcript(record.snapshot.id, 10, u64::MAX).await.unwrap(), []);
     assert_eq!(store.events(&key("other"), 0, 10, 1000).await.unwrap(), None);
     store.append(append(&key("k"), 1, 1, &["yes"])).await.unwrap();
 }

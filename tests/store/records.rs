@@ -155,8 +155,8 @@ pub async fn a_reset_keeps_the_old_conversation_readable(db: Database) {
 
     assert_eq!(store.session(&key("k")).await.unwrap().unwrap(), stored(&new, 3));
     assert_eq!(store.session_by_id(old.snapshot.id).await.unwrap().unwrap(), stored(&old, 2));
-    assert_eq!(store.transcript(old.snapshot.id, 10).await.unwrap(), std::slice::from_ref(&said));
-    assert_eq!(store.transcript(new.snapshot.id, 10).await.unwrap(), []);
+    assert_eq!(store.transcript(old.snapshot.id, 10, u64::MAX).await.unwrap(), std::slice::from_ref(&said));
+    assert_eq!(store.transcript(new.snapshot.id, 10, u64::MAX).await.unwrap(), []);
     assert_eq!(store.message(&key("k"), said.id).await.unwrap(), Some(said));
     let claimed = store.claim(&key("k")).await.unwrap().unwrap().session.unwrap();
     assert_eq!((claimed.rules.len(), claimed.native_ids.len()), (1, 0));
@@ -183,7 +183,7 @@ pub async fn a_delete_takes_everything_along(db: Database) {
             (
                 store.session_by_id(record.snapshot.id).await.unwrap().is_some(),
                 store.turn(&key(name), one.turn.id).await.unwrap().is_some_and(|turn| turn.attachments.len() == 1),
-                !store.transcript(record.snapshot.id, 9).await.unwrap().is_empty(),
+                !store.transcript(record.snapshot.id, 9, u64::MAX).await.unwrap().is_empty(),
                 store.choice(&key(name), asked.id).await.unwrap().is_some(),
                 store.idempotency("scope", name).await.unwrap().is_some(),
                 store.unfinished_keys().await.unwrap().contains(&key(name)),

@@ -73,7 +73,7 @@ pub async fn many_producers_at_once(db: Database) {
         for (seq, event) in (1..).zip(events) {
             assert!(event.starts_with(&format!("{{\"seq\":{seq},")), "{event}");
         }
-        assert_eq!(store.transcript(session, 100).await.unwrap(), written);
+        assert_eq!(store.transcript(session, 100, u64::MAX).await.unwrap(), written);
         let claimed = store.claim(&key).await.unwrap().unwrap().session.unwrap();
         assert_eq!(claimed.unfinished.len(), 4);
         assert!(claimed.unfinished.iter().all(|turn| turn.attachments.len() == 1));
@@ -95,7 +95,7 @@ pub async fn appends_of_one_key_may_be_sent_without_waiting(db: Database) {
         }
     }
     assert_eq!(replay(&store, "k").await.len(), 51);
-    assert_eq!(store.transcript(record.snapshot.id, 5).await.unwrap(), []);
+    assert_eq!(store.transcript(record.snapshot.id, 5, u64::MAX).await.unwrap(), []);
 }
 
 pub async fn a_dropped_store_has_written_everything(db: Database) {

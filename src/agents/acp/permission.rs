@@ -10,7 +10,7 @@ use super::{
     tools::Tools,
 };
 use crate::{
-    agents::{Answer, Ask, input_summary},
+    agents::{Answer, Ask, input_summary, whole_input},
     protocol::{ChoiceKind, ChoiceOption, OptionKind, Question},
 };
 
@@ -65,7 +65,8 @@ impl Pending {
         let card = tools.card(call_id);
         let title = card.and_then(|card| card.title.clone());
         let summary = card.and_then(|card| input_summary(&card.input));
-        let summary = summary.or_else(|| tools.path(call_id).map(str::to_owned)).or_else(|| title.clone());
+        let summary = summary.or_else(|| tools.path(call_id).map(str::to_owned));
+        let summary = summary.or_else(|| whole_input(&card?.input)).or_else(|| title.clone());
         let title = title.unwrap_or_else(|| "The agent asks for permission".to_owned());
         let tool = card.map(|card| card.name.clone());
         let submit = options.iter().find(|option| option.kind.allows());

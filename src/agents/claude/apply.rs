@@ -13,6 +13,8 @@ use crate::agents::{AgentEvent, program::Stop};
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub(super) model: Option<String>,
+    /// True while a conversation that was resumed may run its last model instead.
+    pub(super) came_back: bool,
     /// The mode and the permission mode; none before the first were applied.
     mode: Option<(Option<String>, String)>,
 }
@@ -34,14 +36,20 @@ impl Driver {
         permission_mode: &str,
     ) -> Result<(), CallError> {
         let model = model.or_else(|| self.program.config.model.clone());
-        if model != self.applied.model {
-            self.apply_model(model.as_deref()).await?;
-            self.applied.model = model;
-        }
+        self.apply_model(model).await?;
         self.apply_mode(mode, permission_mode).await
     }
 
-    async fn apply_model(&mut self, model: Option<&str>) -> Result<(), CallError> {
+    /// Brings this model into force, or the agent's default; nothing where it is.
+    pub(super) async fn apply_model(&mut self, model: Option<String>) -> Result<(), CallError> {
+        if model != self.applied.model || self.applied.came_back {
+            self.change_model(model.as_deref()).await?;
+            (self.applied.model, self.applied.came_back) = (model, false);
+        }
+        Ok(())
+    }
+
+    async fn change_model(&mut self, model: Option<&str>) -> Result<(), CallError> {
         let configured = self.program.config.model.as_deref();
         if let Some(id) = model {
             let fits = self.settings.check_model(id, configured);

@@ -84,7 +84,7 @@ pub(super) async fn run(program: Arc<Program>, mut spec: OpenSpec, side: Adapter
     let AdapterSide { mut commands, events, killed } = side;
     let host = Host::new(events, killed);
     let resume = spec.native_id.take().filter(|_| program.config.native_resume);
-    let (session_id, args) = super::open::arguments(&program, &spec, resume.as_deref());
+    let (session_id, args) = super::open::arguments(&program, resume.as_deref());
     let process = match program.start(args, &spec) {
         Ok(process) => process,
         Err(stop) => return host.end_unstarted(stop).await,

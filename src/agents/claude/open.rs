@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     agents::{
-        OpenSpec, Opened, Outcome,
+        Opened, Outcome,
         program::{JsonLines, Program, STDERR_IN_MESSAGE, Stop},
     },
     protocol::event::Resumed,
@@ -32,13 +32,14 @@ const PROTOCOL: [&str; 9] = [
 ];
 
 /// The id of the conversation that a process begins or resumes, and the arguments that make it do so.
-pub(super) fn arguments(program: &Program, spec: &OpenSpec, resume: Option<&str>) -> (String, Vec<String>) {
+pub(super) fn arguments(program: &Program, resume: Option<&str>) -> (String, Vec<String>) {
     let mut args: Vec<String> = PROTOCOL.iter().map(|&arg| arg.to_owned()).collect();
     let id = resume.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned);
     let flag = if resume.is_some() { "--resume" } else { "--session-id" };
     // As one word: an id out of the store is never taken for an option.
     args.push(format!("{flag}={id}"));
-    if let Some(model) = spec.model.as_ref().or(program.config.model.as_ref()) {
+    // What a message asks for is set later: a name that is given here is taken for one that is on offer.
+    if let Some(model) = &program.config.model {
         args.push(format!("--model={model}"));
     }
     (id, args)
@@ -74,7 +75,7 @@ impl Driver {
                 resumed = Resumed::Replayed;
             }
         }
-        self.settle_model(left()).await?;
+        self.settle_model(resumed).await?;
         // What is wrong with the settings is said by the prompt that asks for them, which may ask for others.
         let (mode, permission_mode) = (self.spec.mode.clone(), self.spec.permission_mode.clone());
         if let Err(CallError::Stop(stop)) = self.apply_mode(mode, &permission_mode).await {
@@ -98,7 +99,7 @@ impl Driver {
 
     /// Puts a process with a new conversation in the place of the one that could not resume.
     async fn begin_anew(&mut self, error: &CallError) -> Result<(), Stop> {
-        let (id, args) = arguments(&self.program, &self.spec, None);
+        let (id, args) = arguments(&self.program, None);
         let fresh = JsonLines::new(self.program.start(args, &self.spec)?);
         let old = std::mem::replace(&mut self.lines, fresh);
         let native_id = std::mem::replace(&mut self.session_id, id);
@@ -111,23 +112,22 @@ impl Driver {
         Ok(())
     }
 
-    /// Finds out which model the process was started with. One that is not on offer is put aside: the prompt that asks
-    /// for it fails, and another one may ask for another.
-    async fn settle_model(&mut self, limit: Duration) -> Result<(), Stop> {
-        let configured = self.program.config.model.as_deref();
-        let asked = self.spec.model.as_deref().or(configured).map(str::to_owned);
-        if let Some(id) = &asked
-            && self.settings.check_model(id, configured).is_err()
-        {
-            if let Err(CallError::Stop(stop)) = self.call(&json!({"subtype": "set_model", "model": null}), limit).await
-            {
-                return Err(stop);
-            }
-            self.settings.model = self.settings.resolve(None);
-            return Ok(());
+    /// Brings the model into force that the session asks for. What is wrong with it is said by the prompt that asks for it,
+    /// which may ask for another.
+    async fn settle_model(&mut self, resumed: Resumed) -> Result<(), Stop> {
+        let configured = self.program.config.model.clone();
+        self.applied.came_back = resumed == Resumed::Native && configured.is_none();
+        self.applied.model.clone_from(&configured);
+        let asked = self.spec.model.clone().or(configured);
+        match self.apply_model(asked).await {
+            Err(CallError::Stop(stop)) => return Err(stop),
+            // One that does not take it stays with its model, rather than to fail all turns.
+            Err(CallError::Refused(_) | CallError::Timeout) => self.applied.came_back = false,
+            Err(CallError::Unfit(..)) | Ok(()) => {}
         }
-        self.settings.model = self.settings.resolve(asked.as_deref());
-        self.applied.model = asked;
+        if self.settings.model.is_none() {
+            self.settings.model = self.settings.resolve(self.applied.model.as_deref());
+        }
         Ok(())
     }
 

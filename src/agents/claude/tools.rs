@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::wire::text;
-use crate::agents::{ToolCall, input_summary, shortened};
+use crate::agents::{ToolCall, input_summary, whole_input};
 
 /// The longest title, in characters.
 const TITLE: usize = 200;
@@ -64,11 +64,7 @@ pub(super) fn label(name: &str) -> String {
 
 /// What a call would do, in one line that tells two different calls apart: stored rules go by it.
 pub(super) fn summary(input: &Value) -> Option<String> {
-    let rest = || {
-        let whole = input.as_object().filter(|fields| !fields.is_empty())?;
-        Some(shortened(&Value::Object(whole.clone()).to_string()))
-    };
-    input_summary(input).or_else(rest)
+    input_summary(input).or_else(|| whole_input(input))
 }
 
 /// The result of a call: text as text; where there is more than text, the text and the rest beside it. Images are

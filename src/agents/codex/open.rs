@@ -75,10 +75,13 @@ impl Driver {
         let shown: Vec<Value> =
             self.models.iter().filter(|model| model.get("hidden") != Some(&Value::Bool(true))).cloned().collect();
         let model = self.spec.model.clone().or_else(|| self.base_model.clone()).or_else(|| self.in_force.model.clone());
+        // A name that only this session asks for is not on offer to others.
+        let began_with = || self.base_model.clone().filter(|own| self.spec.model.as_ref() != Some(own));
+        let own = self.configured_model().or_else(began_with);
         let opened = Opened {
             resumed: Some(resumed),
             native_id: Some(self.thread.clone()),
-            models: settings::models(&shown, model.as_deref()),
+            models: settings::models(&shown, own.as_deref()),
             model,
         };
         self.host.emit_opened(opened).await?;
@@ -91,12 +94,16 @@ impl Driver {
     /// The model of turns that ask for none: as configured here, else in codex, else what the thread began with. A
     /// resumed thread stands where its last turn left it, so there codex's default goes before.
     fn base_model(&self, resumed: bool) -> Option<String> {
-        let configured = self.program.config.model.clone().or_else(|| self.own.model.clone());
         let listed = || {
             let listed = settings::default_model(&self.models).filter(|_| resumed && self.models_are_all);
             listed.map(str::to_owned).or_else(|| self.in_force.model.clone())
         };
-        configured.or_else(listed)
+        self.configured_model().or_else(listed)
+    }
+
+    /// The model that is configured, here or in codex.
+    fn configured_model(&self) -> Option<String> {
+        self.program.config.model.clone().or_else(|| self.own.model.clone())
     }
 
     async fn initialize(&mut self, limit: Duration) -> Result<(), Stop> {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{stream_json::StreamJson, text::Plain};
 use crate::{
-    agents::{AgentEvent, program::raw},
+    agents::{AgentEvent, json, program::raw},
     protocol::event::DeltaKind,
 };
 
@@ -129,7 +129,7 @@ impl Output {
     /// A line that was kept is whole: an event, or else text.
     fn whole_line(&mut self, events: &mut Vec<AgentEvent>) {
         let line = std::mem::take(&mut self.kept);
-        let object = serde_json::from_slice::<Map<String, Value>>(&line).ok();
+        let object = str::from_utf8(&line).ok().and_then(|line| json::parse::<Map<String, Value>>(line).ok());
         let understood = object.as_ref().and_then(|object| self.stream.read(object));
         match (understood, object) {
             (Some(told), _) => told.into_iter().for_each(|event| match event {

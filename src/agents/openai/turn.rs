@@ -19,7 +19,7 @@ use super::{
     sse::{self, Broken},
 };
 use crate::{
-    agents::{AgentEvent, OpenSpec, Outcome, Prompt},
+    agents::{AgentEvent, OpenSpec, Outcome, Prompt, json},
     error::Code,
     protocol::session::AgentStatus,
 };
@@ -203,7 +203,7 @@ impl Turn<'_> {
         let endpoint = &self.agent.endpoint;
         let max = self.agent.limits.max_line.bytes();
         let body = read_body(response, max).await.map_err(|error| Failure::from_transport(endpoint, &error))?;
-        let body: Option<Value> = serde_json::from_slice(&body).ok();
+        let body: Option<Value> = json::parse(&String::from_utf8_lossy(&body)).ok();
         let facts = body.as_ref().and_then(chunk::read);
         let facts = facts.ok_or_else(|| Failure::not_the_api(endpoint, "it sent JSON that is no completion"))?;
         let mut end = End::default();
@@ -250,7 +250,7 @@ impl Turn<'_> {
                     return Err(Failure::agent(format!("{} sent no proper event stream", endpoint.shown())));
                 }
             };
-            let chunk = serde_json::from_str::<Value>(&data).unwrap_or(Value::String(data));
+            let chunk = json::parse::<Value>(&data).unwrap_or(Value::String(data));
             match chunk::read(&chunk) {
                 Some(facts) => self.take(facts, &mut end).await?,
                 None => self.emit(AgentEvent::Raw(chunk)).await,

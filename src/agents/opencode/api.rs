@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use reqwest::{Client, Method, Response, Url, redirect::Policy};
 use serde_json::Value;
 
-use crate::{agents::openai::endpoint::install_tls_provider, config::Secret};
+use crate::{
+    agents::{json, openai::endpoint::install_tls_provider},
+    config::Secret,
+};
 
 /// The user that the server's password belongs to.
 pub(super) const USER: &str = "opencode";
@@ -118,7 +121,7 @@ impl Api {
                 return Ok(Value::Null);
             }
             let malformed = |error| ApiError { message: format!("{path} got no JSON: {error}") };
-            serde_json::from_slice(&body).map_err(malformed)
+            json::parse(&String::from_utf8_lossy(&body)).map_err(malformed)
         };
         match limit {
             Some(limit) => tokio::time::timeout(limit, asked).await.unwrap_or_else(|_elapsed| Err(late(limit))),
@@ -152,7 +155,7 @@ async fn read(mut response: Response) -> Result<Vec<u8>, ApiError> {
 async fn refused(response: Response) -> ApiError {
     let status = response.status().as_u16();
     let body = read(response).await.unwrap_or_default();
-    let value: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let value: Value = json::parse(&String::from_utf8_lossy(&body)).unwrap_or(Value::Null);
     let message = value.get("data").and_then(|data| data.get("message")).or_else(|| value.get("message"));
     let message = message.and_then(Value::as_str).and_then(|message| message.lines().next()).map(str::to_owned);
     let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).chars().take(200).collect());

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
 use super::api::Api;
-use crate::agents::openai::sse;
+use crate::agents::{json, openai::sse};
 
 /// The server sends a sign of life every ten seconds.
 const SILENCE: Duration = Duration::from_secs(35);
@@ -194,7 +194,7 @@ pub(super) async fn follow(api: &Api, routes: &Routes, max: usize, patience: Dur
 }
 
 fn read(data: &str) -> Option<(String, String, Value)> {
-    let mut event: Value = serde_json::from_str(data).ok()?;
+    let mut event: Value = json::parse(data).ok()?;
     let mut payload = event.get_mut("payload")?.take();
     let kind = payload.get("type")?.as_str()?.to_owned();
     let id = payload.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();

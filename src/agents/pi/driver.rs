@@ -19,7 +19,7 @@ use super::{
     turn::Turn,
 };
 use crate::agents::{
-    AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt, process,
+    AdapterSide, AgentCommand, AgentEvent, OpenSpec, Prompt, json, process,
     program::{Host, JsonLines, Program, Stop, raw},
 };
 
@@ -169,7 +169,7 @@ impl Driver {
         };
         let read = match &mut self.turn {
             Some(turn) => turn.events.line(&line),
-            None => serde_json::from_str(&line).map_or(Line::Noise, Line::Object),
+            None => json::parse(&line).map_or(Line::Noise, Line::Object),
         };
         let mut object = match read {
             Line::Pieces(events) => {

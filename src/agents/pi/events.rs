@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    agents::{AgentEvent, ToolCall, program::raw},
+    agents::{AgentEvent, ToolCall, json, program::raw},
     protocol::{AgentStatus, ToolStatus, Usage, event::DeltaKind},
 };
 
@@ -74,7 +74,7 @@ impl Turn {
         {
             return Line::Pieces(self.piece(update.event));
         }
-        match serde_json::from_str::<Map<String, Value>>(line) {
+        match json::parse::<Map<String, Value>>(line) {
             Ok(object) => Line::Object(object),
             Err(_) => Line::Noise,
         }

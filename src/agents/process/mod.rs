@@ -217,8 +217,11 @@ impl ProcessLedger for Unrecorded {
     fn ended(&self, _: i32) {}
 }
 
-/// Runs a program to its end, with empty stdin, and returns the first line that it wrote to stdout, if it ended
-/// well. Its group is gone afterwards.
+/// Bytes of stderr in which a line is looked for.
+const STDERR_LINE: usize = 1000;
+
+/// Runs a program to its end, with empty stdin, and returns the first line that it wrote to stdout, or else to stderr, if it
+/// ended well. Its group is gone afterwards.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -230,12 +233,15 @@ pub async fn first_line(spawn: Spawn, patience: Duration) -> Result<Option<Strin
         while matches!(process.stdout.next().await, Ok(Some(_))) {}
         match (first, process.child.wait().await) {
             (Ok(Some(Line::Text(line))), Ok(status)) if status.success() => Some(line),
+            (Ok(None), Ok(status)) if status.success() => Some(String::new()),
             _ => None,
         }
     };
     let line = tokio::time::timeout(patience, run).await.unwrap_or(None);
-    process.stop(0).await;
-    Ok(line)
+    let stderr = process.stop(STDERR_LINE).await.stderr;
+    // Some write there what they are asked for.
+    let on_stderr = || stderr.lines().next().map(str::to_owned);
+    Ok(line.and_then(|line| if line.is_empty() { on_stderr() } else { Some(line) }))
 }
 
 /// A path without links, for programs given by path; relative ones count from the server's own folder.

@@ -11,7 +11,10 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::{io::AsyncWriteExt, time::sleep_until};
 
-use crate::agents::process::{Line, Process};
+use crate::agents::{
+    json,
+    process::{Line, Process},
+};
 
 /// Bytes of answers that may wait to be written before reading stops: an agent that asks without end and never reads is
 /// slowed down, not buffered.
@@ -83,7 +86,7 @@ impl JsonLines {
             let incoming = match self.next_line().await {
                 Some(Line::Text(line)) => match known(&line) {
                     Some(known) => return Ok(known),
-                    None => match serde_json::from_str(&line) {
+                    None => match json::parse(&line) {
                         Ok(Value::Object(object)) => Incoming::Object(object),
                         _ if line.trim().is_empty() => continue,
                         _ => Incoming::Noise(line),
