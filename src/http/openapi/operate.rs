@@ -97,6 +97,7 @@ fn settings() -> Value {
                 form
             }
             Some(Value::Number(_)) => json!({"type": ["integer", "null"]}),
+            Some(Value::Bool(_)) => json!({"type": ["boolean", "null"]}),
             Some(Value::String(text)) if text.starts_with(|first: char| first.is_ascii_digit()) => {
                 json!({"type": ["string", "integer", "null"], "description": "A text with a unit; some take 0 without one."})
             }
