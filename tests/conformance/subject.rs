@@ -77,7 +77,8 @@ impl Subject {
             }
         };
         let (stall, cancel) = match variant {
-            Variant::Impatient => ("20s", "5s"),
+            // OpenCode waits for up to 16 s before it tries again.
+            Variant::Impatient => ("30s", "5s"),
             Variant::Stubborn => ("5s", "500ms"),
             Variant::Usual | Variant::Modes => ("2m", "5s"),
         };
