@@ -329,7 +329,7 @@ async fn of_two_servers_on_one_database_one_delivers_until_it_is_gone() {
     let settings = [QUICK, &[("GREENROOM_DATABASE", database.as_str())]].concat();
     let (mut one, two) = (TestGateway::on_sqlite(&settings), TestGateway::on_sqlite(&settings));
     let receiver = Receiver::start().await;
-    endpoint(&one, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
+    let (id, _) = endpoint(&one, json!({"url": receiver.url(), "types": ["turn.finished"]})).await;
     let came = |key: &str| receiver.seen().iter().filter(|seen| seen.event()["session"] == *key).count();
     // The other one hears of the endpoint in a moment.
     eventually("the other server knows of it", || async {
@@ -346,6 +346,12 @@ async fn of_two_servers_on_one_database_one_delivers_until_it_is_gone() {
             eventually(&key, || async { (came(&key) > 0).then_some(()) }).await;
         }
     }
+    // What is sent, and not noted as such when its server is killed, is sent again.
+    eventually("all of it is noted", || async {
+        let noted = deliveries(&one, &id, "").await;
+        noted.iter().all(|delivery| delivery["state"] == "delivered").then_some(())
+    })
+    .await;
     one.kill9();
     two.run("last", text("x")).await;
     eventually("the other server goes on", || async { (came("last") > 0).then_some(()) }).await;
