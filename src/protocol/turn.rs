@@ -199,3 +199,21 @@ pub struct AttachmentInfo {
     /// Its size in bytes.
     pub bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_told_without_noise_and_comes_back_as_it_was() {
+        let cost = |amount| Usage { cost_usd: Some(amount), ..Usage::default() };
+        let told = Usage::default().plus(cost(0.001_851_000_000_000_000_2));
+        assert_eq!(told.cost_usd, Some(0.001_851));
+        assert_eq!(told.plus(cost(0.1)).plus(cost(0.2)).cost_usd, Some(0.301_851));
+        // A number that is read in the fast way comes back as another one.
+        for amount in [0.001_871_000_000_000_000_3, 0.001_871_000_000_000_000_5, 1.1e-9] {
+            let text = serde_json::to_string(&cost(amount)).unwrap();
+            assert_eq!(serde_json::from_str::<Usage>(&text).unwrap().cost_usd, Some(amount), "{text}");
+        }
+    }
+}

@@ -312,3 +312,17 @@ async fn an_idle_agent_is_closed_and_the_next_turn_starts_it_again() {
     assert_eq!(server.snapshot("k").await["live"], true, "the session itself stays");
     server.assert_quiet();
 }
+
+#[tokio::test]
+async fn commands_are_a_list_whatever_the_agent_sends() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agents/fake-acp.mjs");
+    let command = json!(["node", script]).to_string();
+    let server =
+        TestGateway::with(&[("GREENROOM_AGENTS__FAKE__KIND", "acp"), ("GREENROOM_AGENTS__FAKE__COMMAND", &command)]);
+    for (sent, told) in [(json!([{"name": "a"}]), json!([{"name": "a"}])), (json!("nonsense"), json!([]))] {
+        let steps = json!([{"update": {"sessionUpdate": "available_commands_update", "availableCommands": sent}}]);
+        server.run("k", json!({"text": steps.to_string(), "agent": "fake"})).await;
+        assert_eq!(server.get("/v1/sessions/k/commands").await.ok(200)["data"], told);
+    }
+    server.assert_quiet();
+}

@@ -144,3 +144,13 @@ async fn a_mode_can_be_gone_into_and_a_wrong_one_is_told() {
     assert_eq!(said(&server, "collaborationMode"), [Value::Null]);
     client.close().await;
 }
+
+#[tokio::test]
+async fn a_model_that_only_one_session_asks_for_is_on_offer_to_nobody() {
+    let mut server = Server::new(json!({"settings": {"model": "only here"}}));
+    server.0.spec.model = Some("only here".into());
+    let (client, opened) = server.open().await;
+    assert!(opened.models.iter().all(|model| model["id"] != "only here"), "{opened:?}");
+    assert_eq!(opened.model.as_deref(), Some("only here"));
+    client.close().await;
+}
