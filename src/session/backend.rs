@@ -263,7 +263,6 @@ impl SessionActor {
         };
         let stateless = self.deps.registry.capabilities(&name).is_some_and(|agent| agent.stateless);
         if let Some(slot) = self.backend.slot.as_mut().filter(|slot| slot.agent == name && !stateless) {
-            slot.prewarmed = false;
             if let Some(timer) = slot.idle_timer.take() {
                 ctx.cancel_future(timer);
             }
@@ -303,6 +302,7 @@ impl SessionActor {
         };
         if matches!(command, AgentCommand::Prompt(_)) {
             slot.heard = Instant::now();
+            slot.prewarmed = false;
         }
         slot.outgoing.push_back(command);
         self.send_outgoing(ctx);

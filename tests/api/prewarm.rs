@@ -208,3 +208,19 @@ async fn what_was_said_elsewhere_is_told_to_an_agent_that_was_started_before_it_
     assert!(prompts[0].to_string().contains("my name is Ada"), "{prompts:?}");
     ahead.server.assert_quiet();
 }
+
+#[tokio::test]
+async fn one_that_ends_without_a_turn_ends_no_turn_that_waits() {
+    let ahead = Ahead::new(&json!({}), &[("GREENROOM_POOL__MAX_RUNNING", "1")]);
+    ahead.session("k").await;
+    let other = ahead.server.hang("other", json!({})).await;
+    let _stream = ahead.follow("k").await;
+    ahead.started(1).await;
+    let id = turn_id(&ahead.server.message("k", json!({"text": "hi", "agent": "echo"})).await);
+    std::fs::write(ahead.folder.path().join("gate"), "shut").unwrap();
+    ahead.let_go().await;
+    assert_eq!(ahead.server.turn("k", &id).await["state"], "starting", "it waits for a place");
+    ahead.server.act("/v1/sessions/other/abort").await;
+    ahead.server.finished("other", &other).await;
+    assert_eq!(ahead.server.finished("k", &id).await["state"], "completed");
+}

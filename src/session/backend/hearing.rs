@@ -30,10 +30,10 @@ impl SessionActor {
             let (current, over) = (slot.is_some(), slot.is_some_and(|slot| slot.over));
             if batch.is_empty() {
                 drop(lease);
-                if current && let Some(slot) = actor.backend.slot.take() {
-                    actor.backend.prewarm_failed |= slot.prewarmed && !slot.opened;
-                }
-                if current && !over {
+                let slot = if current { actor.backend.slot.take() } else { None };
+                if let Some(slot) = slot.filter(|slot| slot.prewarmed) {
+                    actor.prewarmed_ended(slot.opened, ctx);
+                } else if current && !over {
                     actor.hear_end("the agent ended in the middle of the turn".into(), ctx);
                 }
             } else if current {
@@ -82,6 +82,11 @@ impl SessionActor {
         for event in batch {
             // After a kill the turn ends with the agent, not before: `cancelled` must mean that it has stopped.
             if slot.dying && matches!(event, AgentEvent::Ended(_)) {
+                continue;
+            }
+            // It had no turn, so it ends none, also where one waits for its place.
+            if slot.prewarmed && matches!(event, AgentEvent::Ended(_)) {
+                slot.over = true;
                 continue;
             }
             match &event {

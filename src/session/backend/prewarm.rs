@@ -6,6 +6,7 @@ use super::{
     super::{SessionActor, lane::Input},
     Slot,
 };
+use crate::agents::AgentEvent;
 
 impl SessionActor {
     /// Starts the session's agent where that is wanted, nothing is in the way, and there is a place that nobody else has or
@@ -29,6 +30,16 @@ impl SessionActor {
         if let Some(slot) = &mut self.backend.slot {
             slot.prewarmed = true;
         }
+    }
+
+    /// The agent that was started ahead of a turn has ended without one: no turn ends with it.
+    pub(super) fn prewarmed_ended(&mut self, opened: bool, ctx: &mut Context<Self>) {
+        if !opened {
+            log::info!(session:% = self.key; "an agent did not start ahead of a turn; the next turn starts it, and says why");
+            self.backend.prewarm_failed = true;
+        }
+        self.lane.push(Input::Agent(AgentEvent::Leaving));
+        self.advance(ctx);
     }
 
     /// True while the agent that was started as that number is there.
